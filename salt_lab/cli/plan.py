@@ -1,0 +1,94 @@
+"""``salt-lab plan``: what a study would train, before anything is started. Must start in under half a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from salt_lab.cli.shared import open_store, overrides_argument, read_study, show_table, store_option, study_argument
+
+if TYPE_CHECKING:
+    from salt_lab.cli.trials import Planned
+    from salt_lab.spec.study import Study
+
+
+@click.command("plan", short_help="List a study's trials and what is already done.")
+@study_argument
+@overrides_argument
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, one JSON object.")
+def command(study: str, overrides: tuple[str, ...], store_root: Path | None, as_json: bool) -> None:
+    """List the trials of STUDY, those that are already done, and what is compared with what. Starts nothing.
+
+    \b
+    salt-lab plan experiments/quickstart.yaml
+    salt-lab plan experiments/quickstart.yaml schedule.epochs=3 salt.points=16
+    """
+    from salt_lab.cli.trials import planned_trials
+
+    plan = read_study(study, overrides)
+    trials = planned_trials(plan, open_store(store_root))
+    if as_json:
+        click.echo(json.dumps(as_dict(plan, trials), indent=2))
+    else:
+        _show(plan, trials)
+
+
+def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
+    """The plan as plain data.
+
+    Returns:
+        ``study``, ``question``, ``source``, ``trials`` (list of ``trial_id``, ``state``, ``cell``, ``seed``, ``label``,
+        ``baseline``, ``AP``) and ``to_train``, the number of trials that a run would train.
+    """
+    names = {cell.key: cell.name for cell in study.cells}
+    return {
+        "study": study.name,
+        "question": study.question,
+        "source": str(study.source),
+        "trials": [
+            {
+                "trial_id": item.trial_id,
+                "state": item.record.state,
+                "cell": item.cell.name,
+                "seed": item.trial.seed,
+                "label": item.cell.label,
+                "baseline": names[item.cell.baseline] if item.cell.baseline else None,
+                "AP": (item.record.metrics or {}).get("AP"),
+            }
+            for item in trials
+        ],
+        "to_train": sum(item.record.state != "done" for item in trials),
+    }
+
+
+def _show(study: Study, trials: list[Planned]) -> None:
+    from salt_lab.cli.trials import count_states, differing_keys, differing_values
+
+    click.echo(f"{study.name}: {study.question}" if study.question else study.name)
+    keys = differing_keys(study)
+    names = {cell.key: cell.name for cell in study.cells}
+    compared = any(cell.baseline for cell in study.cells)
+    numbers = {cell.key: i for i, cell in enumerate(study.cells, 1)}
+    rows = [
+        [numbers[item.cell.key], *differing_values(item, keys), item.trial_id, _state(item)]
+        + ([names.get(item.cell.baseline or "", "(baseline)" if _is_baseline(study, item) else None)] if compared else [])
+        for item in trials
+    ]
+    show_table(["cell", *keys, "trial", "state", *(["compared with"] if compared else [])], rows)
+    counts = count_states(trials)
+    to_train = len(trials) - counts.get("done", 0)
+    states = ", ".join(f"{number} {state}" for state, number in counts.items())
+    click.echo(f"{len(trials)} trials ({states}): {to_train} to train." + ("" if to_train else f" See: salt-lab table {study.source}"))
+
+
+def _is_baseline(study: Study, item: Planned) -> bool:
+    return any(cell.baseline == item.cell.key for cell in study.cells)
+
+
+def _state(item: Planned) -> str:
+    ap = (item.record.metrics or {}).get("AP")
+    return f"done, AP {ap:.1f}" if item.record.state == "done" and ap is not None else item.record.state

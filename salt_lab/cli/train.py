@@ -1,0 +1,142 @@
+"""``salt-lab train``: one model, from an mmdet-style config or from one cell of a study."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from salt_lab.cli.shared import STUDY_SUFFIXES, existing_file, open_store, overrides_argument, parse_overrides, read_study, store_option
+from salt_lab.errors import SpecError
+
+if TYPE_CHECKING:
+    from salt_lab.record.store import Store
+    from salt_lab.spec.study import Cell, Study
+    from salt_lab.spec.trial import Trial
+
+
+@click.command("train", short_help="Train one model: a config, or one cell of a study.")
+@click.argument("source", metavar="CONFIG|STUDY")
+@overrides_argument
+@click.option("--cell", metavar="N|NAME", help="STUDY only: which cell, by its number or name in salt-lab plan.")
+@click.option("--seed", type=click.IntRange(min=0), help="STUDY only: which seed; default the study's first.")
+@store_option
+@click.option("--gpus", type=click.IntRange(min=0), default=0, metavar="N", help="GPUs to train on together; default one if there is one.")
+@click.option(
+    "--work-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="CONFIG, or STUDY on several GPUs: where logs go.",
+)
+def command(
+    source: str, overrides: tuple[str, ...], cell: str | None, seed: int | None, store_root: Path | None, gpus: int, work_dir: Path | None
+) -> int:
+    """Train one model.
+
+    \b
+    salt-lab train experiments/configs/salt_net_r50_1x.py --gpus 8
+    salt-lab train experiments/quickstart.yaml --cell "host=atss salt=on"
+
+    A cell of a study is recorded as salt-lab run would record it, and goes on where an earlier run of it stopped. On several GPUs it is
+    trained in a folder of its own (--work-dir) and not recorded: its numbers are not those of the recorded trial.
+    """
+    if Path(source).suffix in STUDY_SUFFIXES:
+        if work_dir is not None and gpus < 2:
+            raise click.UsageError("--work-dir is for a CONFIG or for several GPUs; a STUDY's records go to --store")
+        study, store = read_study(source, overrides), open_store(store_root)
+        trial = choose_trial(study, cell, seed)
+        if gpus > 1:
+            _train_together(trial, store, gpus, work_dir or Path("work_dirs") / study.name / f"{_slug(cell or '1')}-seed{trial.seed}")
+        else:
+            return _train_recorded(study, trial, store)
+        return 0
+    if cell is not None or seed is not None or store_root is not None:
+        raise click.UsageError(f"--cell, --seed and --store are for a STUDY (*.yaml), and {source} is none")
+    config = existing_file.convert(source, None, click.get_current_context())
+    _train_config(config, work_dir, gpus, parse_overrides(overrides))
+    return 0
+
+
+def _train_config(config: Path, work_dir: Path | None, gpus: int, overrides: dict[str, Any]) -> None:
+    from salt_lab.train.single import train_config
+
+    checkpoint = train_config(str(config), work_dir, gpus, overrides)
+    click.echo(f"checkpoint: {checkpoint}\nnext: {shlex.join(['salt-lab', 'test', str(config), str(checkpoint)])}")
+
+
+def _train_together(trial: Trial, store: Store, gpus: int, folder: Path) -> None:
+    """Several GPUs share the trial's batch; its config is written to ``folder`` and trained as any config is."""
+    from salt_lab.compose import compose
+    from salt_lab.data import prepare
+
+    config = compose(trial, prepare(trial.data, store.data_dir), folder, loader_workers=2, world_size=gpus)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.dump(folder / "config.py")
+    _train_config(folder / "config.py", folder, gpus, {})
+
+
+def _train_recorded(study: Study, trial: Trial, store: Store) -> int:
+    """Run the study with nothing but this trial in it, here and now."""
+    from salt_lab.cli.outcome import show_failures
+    from salt_lab.cli.run import choose_mlflow
+    from salt_lab.cli.trials import planned_trials
+    from salt_lab.schedule.executor import SerialExecutor
+    from salt_lab.schedule.launch import run_study
+
+    alone = only(study, trial)
+    result = run_study(alone, store, SerialExecutor(), mlflow_uri=choose_mlflow(store, None))
+    trials = planned_trials(alone, store)
+    show_failures(trials, store)
+    for item in trials:
+        if item.record.state == "done":
+            ap = (item.record.metrics or {}).get("AP")
+            click.echo(
+                f"AP {'n/a' if ap is None else f'{ap:.1f}'}; config, log, detections and checkpoint in {store.trial_dir(item.trial_id)}"
+            )
+    return 0 if result.complete else 1
+
+
+def only(study: Study, trial: Trial) -> Study:
+    """The study with one of its trials in it and no other."""
+    cell = next(cell for cell in study.cells if trial in cell.trials())
+    return replace(study, cells=(replace(cell, seeds=(trial.seed,), trial=trial),), seeds=(trial.seed,))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=-]+", "_", name)
+
+
+def choose_trial(study: Study, cell: str | None, seed: int | None) -> Trial:
+    """The trial that ``--cell`` and ``--seed`` name.
+
+    Args:
+        cell: a cell's number (1..) or name; may be None where the study has one cell.
+        seed: one of the study's seeds; None = the first.
+
+    Raises:
+        SpecError: no such cell or seed; the message names the nearest, or the range.
+    """
+    chosen = _choose_cell(study, cell)
+    trials = {trial.seed: trial for trial in chosen.trials()}
+    if seed is not None and seed not in trials:
+        raise SpecError(f"{study.source}: --seed {seed} is none of the study's seeds: {', '.join(map(str, trials))}")
+    return trials[seed] if seed is not None else next(iter(trials.values()))
+
+
+def _choose_cell(study: Study, cell: str | None) -> Cell:
+    cells = study.cells
+    if cell is None:
+        if len(cells) == 1:
+            return cells[0]
+        raise SpecError(
+            f"{study.source}: has {len(cells)} cells: choose one with --cell N (1-{len(cells)}) or its name; salt-lab plan lists them"
+        )
+    if cell.isdigit():
+        if 1 <= int(cell) <= len(cells):
+            return cells[int(cell) - 1]
+        raise SpecError(f"{study.source}: --cell {cell}: the study has cells 1 to {len(cells)}")
+    return study.cell(cell)

@@ -1,0 +1,43 @@
+"""The one translator: a trial becomes an mmengine Config, as the host's own config plus one patch per toggle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from salt_lab.compose.hosts import host, mmdet_config
+from salt_lab.compose.model import patch_backbone, patch_classes, patch_salt, patch_width
+from salt_lab.compose.run import HOST_RUN_KEYS, Paths, patch_data, patch_runtime, patch_schedule
+from salt_lab.spec.trial import Trial
+
+__all__ = ["compose"]
+
+
+def compose(
+    trial: Trial, data: Paths | None = None, work_dir: Path | None = None, *, loader_workers: int = 0, world_size: int = 1
+) -> Config:
+    """The full configuration of ``trial``.
+
+    Args:
+        trial: what to run.
+        data: where its data lie; None leaves the host's own COCO section (80 classes) in place, as for reading the model alone.
+        work_dir: where checkpoints go.
+        loader_workers: processes that load images, per worker.
+        world_size: workers that share ``trial.schedule.batch``.
+
+    Raises:
+        SpecError: unknown host.
+    """
+    config = mmdet_config(host(trial.host).config)
+    patch_backbone(config.model, trial.backbone)
+    patch_width(config.model, trial)
+    patch_salt(config.model, trial)
+    if data is not None:
+        for key in HOST_RUN_KEYS:
+            config.pop(key, None)
+        patch_classes(config, data.classes)
+        patch_data(config, trial, data, loader_workers, world_size)
+        patch_schedule(config, trial.schedule)
+    patch_runtime(config, trial, work_dir)
+    return config

@@ -1,0 +1,1 @@
+"""What detections are worth: arrays in, named numbers out."""

@@ -1,0 +1,80 @@
+"""The evaluator that training runs: collects detections, keeps them, and returns COCO's numbers unrounded.
+
+mmdet's own CocoMetric rounds to a tenth of a point, too coarse for differences between runs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+
+from salt_lab.evaluate.coco import coco_numbers
+
+
+@METRICS.register_module()
+class LabCocoMetric(BaseMetric):
+    """COCO's twelve numbers in percent, without prefix.
+
+    Args:
+        ann_file: ground truth.
+        out_file: where the detections go after every evaluation (COCO result list, gzipped JSON); None keeps them nowhere.
+    """
+
+    default_prefix = ""
+
+    def __init__(self, ann_file: str, out_file: str | None = None, collect_device: str = "cpu") -> None:
+        super().__init__(collect_device=collect_device)
+        self.ann_file = ann_file
+        self.out_file = Path(out_file) if out_file else None
+        self._truth: Any = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep one row of arrays per image."""
+        for sample in data_samples:
+            found = sample["pred_instances"]
+            rows = (found["bboxes"].cpu().numpy(), found["scores"].cpu().numpy(), found["labels"].cpu().numpy())
+            self.results.append((sample["img_id"], *rows))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Evaluate everything collected over all workers."""
+        from pycocotools.coco import COCO
+
+        if self._truth is None:
+            import contextlib
+            import io
+
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._truth = COCO(self.ann_file)
+        categories = sorted(self._truth.getCatIds())
+        detections = [row for image_id, *arrays in results for row in detection_rows(image_id, *arrays, categories=categories)]
+        if self.out_file is not None:
+            write_detections(self.out_file, detections)
+        return dict(coco_numbers(self._truth, detections)._asdict())
+
+
+def detection_rows(image_id: int, boxes_N4: Any, scores_N: Any, labels_N: Any, *, categories: Sequence[int]) -> list[dict[str, Any]]:
+    """One image's detections in COCO's result form; boxes come as x1 y1 x2 y2 pixels, labels as indices into ``categories``."""
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": int(categories[label]),
+            "bbox": [float(x1), float(y1), float(x2) - float(x1), float(y2) - float(y1)],
+            "score": float(score),
+        }
+        for (x1, y1, x2, y2), score, label in zip(boxes_N4, scores_N, labels_N, strict=True)
+    ]
+
+
+def write_detections(path: Path, detections: list[dict[str, Any]]) -> None:
+    """Write a COCO result list as JSON, gzipped where the name ends in ``.gz``; a reader never sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    with gzip.open(partial, "wt") if path.suffix == ".gz" else partial.open("w") as file:
+        json.dump(detections, file)
+    os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""The SALT hosts, one seam a file."""

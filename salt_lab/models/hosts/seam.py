@@ -1,0 +1,86 @@
+"""The host-agnostic half of a SALT head: holds the operator, keeps the targets that the host computed, adds the losses.
+
+A host's own file plugs the operator in at one place, between towers and predictors, and says what its positives are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salt_lab.models.losses import Positives, added_losses
+from salt_lab.models.operator import SALT
+
+
+def run_tower(convs: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Apply a host's tower of convolutions in order."""
+    for conv in convs:
+        x = conv(x)
+    return x
+
+
+def flat_N4(maps: list[Tensor]) -> Tensor:
+    """Per-level maps ``(N, D, H, W)`` to rows ``(sum of N*H*W, D)``: level by level, then image, row, column."""
+    return torch.cat([m.permute(0, 2, 3, 1).flatten(0, 2) for m in maps])
+
+
+class SALTHeadMixin:
+    """Put before an mmdet dense head in the bases. In training ``forward`` returns the coarse distances as one more output."""
+
+    #: smallest normaliser of the host's box loss
+    normaliser_floor = 1.0
+    salt: SALT
+
+    def build_salt(self, num_points: int = 9, long_skip: bool = True, coarse_weight: float = 1.0, sdr_weight: float = 1.0) -> None:
+        """Create the operator for a head whose layers exist already.
+
+        Args:
+            num_points: K >= 4.
+            long_skip: see :class:`~salt_lab.models.operator.SALT`.
+            coarse_weight: lambda_c.
+            sdr_weight: lambda_sdr.
+
+        Raises:
+            ValueError: a long skip between different widths, or fewer than 4 points.
+        """
+        head: Any = self
+        if long_skip and head.in_channels != head.feat_channels:
+            raise ValueError(
+                f"long_skip adds the neck's {head.in_channels} channels to the tower's {head.feat_channels}: they must be equal"
+            )
+        self.salt = SALT(head.feat_channels, num_points, num_levels=len(head.prior_generator.strides), long_skip=long_skip)
+        self.coarse_weight = coarse_weight
+        self.sdr_weight = sdr_weight
+
+    def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], ...]:
+        """Host outputs per level, then in training the coarse distances ``(N, 4, H, W)``, left top right bottom, in cells."""
+        head: Any = self
+        levels = [head.forward_level(feat, level) for level, feat in enumerate(x)]
+        outputs = tuple(map(list, zip(*levels, strict=True)))
+        return outputs if head.training else outputs[:-1]
+
+    def get_targets(self, *args: Any, **kwargs: Any) -> Any:
+        """The host's own targets, kept for the added losses so that nothing is assigned twice."""
+        self._kept_targets = super().get_targets(*args, **kwargs)  # type: ignore[misc]
+        return self._kept_targets
+
+    def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The host's losses, then ``loss_coarse`` and ``loss_sdr``; ``args`` are forward's outputs followed by the batch."""
+        head: Any = self
+        outputs, batch = self._split(args)
+        losses = super().loss_by_feat(*outputs[:-1], *batch, **kwargs)  # type: ignore[misc]
+        positives = head.positives(self._kept_targets, *outputs)
+        del self._kept_targets
+        return losses | added_losses(positives, self.coarse_weight, self.sdr_weight, self.normaliser_floor)
+
+    def positives(self, targets: Any, *outputs: list[Tensor]) -> Positives:
+        """Each host says what its positives are: the host's targets and forward's outputs in, boxes and weights out."""
+        raise TypeError(f"{type(self).__name__} must define positives()")
+
+    def _split(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Forward's outputs are lists of tensors, one a level; what follows belongs to the batch."""
+        count = next((i for i, a in enumerate(args) if not (a and isinstance(a[0], Tensor))), len(args))
+        return args[:count], args[count:]

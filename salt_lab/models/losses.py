@@ -1,0 +1,53 @@
+"""The losses that SALT adds to any host: the coarse box loss and SDR, the loss in which the refined box teaches the coarse one.
+
+Shape legend: P positive locations of the host's own assignment, over all images and levels of a worker.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mmdet.structures.bbox import bbox_overlaps
+from mmdet.utils import reduce_mean
+from torch import Tensor
+
+
+class Positives(NamedTuple):
+    """The positive locations of one batch. The three boxes of a row share one unit and origin; GIoU does not care which."""
+
+    coarse_P4: Tensor  #: coarse boxes, x1 y1 x2 y2, with gradient
+    refined_P4: Tensor  #: the host's refined boxes
+    target_P4: Tensor  #: ground truth
+    weight_P: Tensor  #: the host's own regression weight u_i, detached
+
+
+def giou_loss_sum(boxes_P4: Tensor, target_P4: Tensor, weight_P: Tensor) -> Tensor:
+    """``sum_i u_i * (1 - GIoU(box_i, target_i))``: a scalar, exactly 0 with a gradient path when there is no positive."""
+    if boxes_P4.numel() == 0:
+        return boxes_P4.sum() * 0
+    return (weight_P * (1 - bbox_overlaps(boxes_P4, target_P4, mode="giou", is_aligned=True))).sum()
+
+
+def added_losses(positives: Positives, coarse_weight: float, sdr_weight: float, floor: float) -> dict[str, Tensor]:
+    """Coarse loss and SDR, both divided by ``sum u_i`` averaged over all workers.
+
+    Coarse: ``lambda_c * u_i * (1 - GIoU(coarse_i, gt_i))`` (released code). SDR **(ours)**, since the paper gives no formula and the
+    released code has no such term: ``lambda_sdr * u_i * (1 - GIoU(coarse_i, stop_gradient(refined_i)))``.
+
+    Args:
+        positives: what the host assigned and predicted.
+        coarse_weight: lambda_c >= 0; 0 leaves the term out.
+        sdr_weight: lambda_sdr >= 0; 0 leaves the term out.
+        floor: smallest normaliser, the host's own (1e-6 in FCOS, 1 in ATSS and GFL).
+
+    Returns:
+        ``loss_coarse`` and ``loss_sdr``, scalars, as far as their weights are not 0.
+    """
+    normaliser = reduce_mean(positives.weight_P.sum().detach()).clamp(min=floor)
+    losses = {}
+    if coarse_weight:
+        losses["loss_coarse"] = coarse_weight * giou_loss_sum(positives.coarse_P4, positives.target_P4, positives.weight_P) / normaliser
+    if sdr_weight:
+        refined = positives.refined_P4.detach()
+        losses["loss_sdr"] = sdr_weight * giou_loss_sum(positives.coarse_P4, refined, positives.weight_P) / normaliser
+    return losses

@@ -1,0 +1,1 @@
+"""Tensor maths: points, point convolution, the portable mmcv ops."""

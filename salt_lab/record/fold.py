@@ -1,0 +1,138 @@
+"""From journal lines to the state of a trial: the one place that knows how events supersede each other.
+
+- ``done`` is final: what follows it is ignored.
+- A ``start`` opens an attempt; it supersedes an earlier failure or interruption, and the epochs after the one it resumed from.
+- Within an attempt the later line of an epoch wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from salt_lab.record.journal import last_of
+
+#: The 12 numbers of a COCO evaluation, percent.
+COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+VANISHED = "the process ended without a word (killed, or the machine went down)"
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known about one trial.
+
+    Attributes:
+        trial_id: 12 hex digits.
+        state: "new", "running", "interrupted", "failed" or "done".
+        trial: the canonical trial, nested.
+        study: name of the study whose launch started the latest attempt.
+        launch_id: that launch.
+        attempt: number of the latest attempt, from 1; 0 where there was none.
+        epochs: epoch (from 1) -> losses, lr, seconds, images_per_second, memory_mb, time.
+        evals: epoch -> ``{"metrics": {the 12 numbers in percent, None where undefined}, "time": ...}``.
+        metrics: the 12 numbers of the finished trial; None before.
+        built: what the built model said of itself: effective (flat), parameters, gflops, input_size [h, w].
+        cost: parameters, gflops, train_seconds, eval_seconds, peak_memory_mb, epochs, as far as known.
+        provenance: of the latest attempt, see :func:`salt_lab.record.provenance.provenance`.
+        reason: why it failed or was interrupted, one line.
+        run_id: the trial's MLflow run; None where it was not delivered.
+        data_fingerprint: of the data it trained on.
+        code_versions: of all attempts, in order, without repeats: more than one means that the code changed half way.
+        started, time: unix seconds of the first and the latest event.
+    """
+
+    trial_id: str
+    state: str = "new"
+    trial: dict[str, Any] = field(default_factory=dict)
+    study: str | None = None
+    launch_id: str | None = None
+    attempt: int = 0
+    epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    evals: dict[int, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, float | None] | None = None
+    built: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    run_id: str | None = None
+    data_fingerprint: str | None = None
+    code_versions: tuple[str, ...] = ()
+    started: float | None = None
+    time: float | None = None
+
+
+def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run_id: str | None = None) -> Record:
+    """Fold a journal.
+
+    Args:
+        trial_id: the trial's id.
+        lines: the journal, oldest first.
+        alive: is the process of an attempt without an end still there? Asked only when needed.
+        run_id: the trial's MLflow run, where known.
+    """
+    if not lines:
+        return Record(trial_id, run_id=run_id)
+    lines = _up_to_done(lines)
+    start, built, done = last_of(lines, "start"), _content(last_of(lines, "built")), _content(last_of(lines, "done"))
+    state, reason = _state(_latest_attempt(lines), alive)
+    return Record(
+        trial_id,
+        state=state,
+        trial=start.get("trial", {}),
+        study=start.get("study"),
+        launch_id=start.get("launch_id"),
+        attempt=start.get("attempt", 0),
+        epochs=_by_epoch(lines, "epoch"),
+        evals=_by_epoch(lines, "eval"),
+        metrics=done.pop("metrics", None),
+        built=built,
+        cost={**{key: built[key] for key in ("parameters", "gflops") if key in built}, **done},
+        provenance=start.get("provenance") or {},
+        reason=reason,
+        run_id=run_id,
+        data_fingerprint=start.get("data_fingerprint"),
+        code_versions=_code_versions(lines),
+        started=lines[0]["time"],
+        time=lines[-1]["time"],
+    )
+
+
+def _up_to_done(lines: Sequence[Line]) -> Sequence[Line]:
+    end = next((i + 1 for i, line in enumerate(lines) if line["event"] == "done"), len(lines))
+    return lines[:end]
+
+
+def _latest_attempt(lines: Sequence[Line]) -> Sequence[Line]:
+    begin = max((i for i, line in enumerate(lines) if line["event"] == "start"), default=0)
+    return lines[begin:]
+
+
+def _state(attempt: Sequence[Line], alive: Callable[[], bool]) -> tuple[str, str | None]:
+    ends = [line for line in attempt if line["event"] in ("done", "failed", "interrupted")]
+    if ends:
+        return ends[-1]["event"], ends[-1].get("reason")
+    if alive():
+        return "running", None
+    return "interrupted", VANISHED
+
+
+def _by_epoch(lines: Sequence[Line], event: str) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if line["event"] == "start":
+            found = {epoch: content for epoch, content in found.items() if epoch <= line.get("resumed_epoch", 0)}
+        elif line["event"] == event:
+            found[line["epoch"]] = {key: value for key, value in line.items() if key not in ("event", "epoch")}
+    return dict(sorted(found.items()))
+
+
+def _code_versions(lines: Sequence[Line]) -> tuple[str, ...]:
+    starts = [line for line in lines if line["event"] == "start"]
+    versions = [(line.get("provenance") or {}).get("code_version") for line in starts]
+    return tuple(dict.fromkeys(str(version) for version in versions if version))
+
+
+def _content(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key not in ("event", "time")}

@@ -1,0 +1,41 @@
+"""Everything that a study's folder shows: table.md, table.csv, table.tex and the figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from salt_lab.record.store import Store, default_store_root
+from salt_lab.report.figures import save_figures
+from salt_lab.report.results import load_results
+from salt_lab.report.table import render, study_table
+from salt_lab.spec.study import Study, load_study
+
+
+def open_study(path: str | Path, store: str | Path | None = None, overrides: Sequence[str] = ()) -> tuple[Study, Store]:
+    """A study file and the results folder that holds its records (default: ``$SALT_LAB_STORE``, else ``./runs``).
+
+    Raises SpecError when the study cannot be read.
+    """
+    return load_study(Path(path), overrides), Store(Path(store) if store else default_store_root())
+
+
+def write_report(study: Study, store: Store) -> list[Path]:
+    """Write the study's tables and figures into ``STORE/studies/<name>/`` from the records alone; returns the files written.
+
+    Raises StoreError where the folder cannot be written.
+    """
+    results = load_results(study, store)
+    table, folder = study_table(results), store.study_dir(study.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [_write(folder / f"table.{suffix}", render(table, form)) for suffix, form in (("md", "md"), ("csv", "csv"), ("tex", "latex"))]
+    return files + save_figures(results, store, folder / "figures")
+
+
+def _write(path: Path, text: str) -> Path:
+    """Whole or not at all: a reader never meets half a table."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+    return path

@@ -1,0 +1,113 @@
+"""How numbers and toggles are written in a table; the same words in Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salt_lab.report.evidence import Evidence
+    from salt_lab.report.rows import Row, Spread, Table
+
+NO_DELTA, UNFINISHED, UNDEFINED = "–", "…", "n/a"
+
+
+def header(key: str) -> str:
+    """A label key as a column's title: ``salt.enabled`` is ``SALT``, others stay as the study writes them."""
+    return "SALT" if key == "salt.enabled" else key
+
+
+def label_text(value: Any) -> str:
+    """A toggle's value as the study would write it: on/off, numbers, text; ``–`` where the cell has no such toggle."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None:
+        return NO_DELTA
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return raw_text(value)
+
+
+def raw_text(value: Any) -> str:
+    """A toggle's value for a machine: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def series_name(label: Mapping[str, Any], name: str) -> str:
+    """How a figure names a cell: ``atss``, ``atss + SALT`` where host and SALT are all that differs, its ``name`` otherwise."""
+    if not label or "host" not in label or not set(label) <= {"host", "salt.enabled"}:
+        return name
+    return f"{label['host']} + SALT" if label.get("salt.enabled") else str(label["host"])
+
+
+def number(value: float, digits: int = 1) -> str:
+    """A fixed number of decimals; ``n/a`` for NaN."""
+    return UNDEFINED if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """One decimal with its sign, plus or minus; a value that rounds to nothing is ``0.0``."""
+    text = f"{value:+.1f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def metric_text(row: Row, name: str) -> str:
+    """``26.4``, ``26.4 ± 0.3``, for AP also the count: ``26.4 ± 0.3 (3)``; ``… failed`` or ``26.4 … 2/3 seeds`` when unfinished."""
+    values = row.metrics[name]
+    if row.done == 0:
+        return f"{UNFINISHED} {row.state}" if name == "AP" else UNFINISHED
+    text = number(values.mean) + _plus_minus(values)
+    if name != "AP":
+        return text
+    if row.done < row.asked:
+        return f"{text} {UNFINISHED} {row.state}"
+    return f"{text} ({row.done})" if row.asked > 1 else text
+
+
+def delta_text(row: Row) -> str:
+    """``+2.3``, ``-1.0 ± 0.5``; ``–`` for a baseline; ``…`` while no seed is finished in both arms; ``(n)`` when fewer seeds pair than
+    the row has."""
+    if row.delta is None:
+        return NO_DELTA
+    if row.delta.n == 0:
+        return UNFINISHED
+    count = f" ({row.delta.n})" if row.delta.n < row.done else ""
+    return signed(row.delta.mean) + _plus_minus(row.delta) + count
+
+
+def cost_texts(row: Row) -> tuple[str, str, str, str]:
+    """Parameters (M), GFLOPs, minutes, MB of one row."""
+    if row.done == 0:
+        return (UNFINISHED,) * 4
+    memory = number(row.peak_memory_mb, 0)
+    return number(row.parameters / 1e6, 2), number(row.gflops, 2), number(row.train_minutes), memory
+
+
+def caption(table: Table) -> str:
+    """One sentence each: study, data, seeds, code, date, and what the numbers mean."""
+    facts = table.evidence
+    when = f"{facts.last_record:%Y-%m-%d %H:%M} UTC" if facts.last_record else "none yet"
+    question = f" {table.question.strip()}" if table.question else ""
+    return (
+        f"Study {table.study}.{question} Data: {', '.join(facts.data) or 'no record yet'}. Seeds: {', '.join(map(str, table.seeds))}. "
+        f"Code: {_code(facts)}. Last record: {when}. {_meaning(table)}"
+    )
+
+
+def _code(facts: Evidence) -> str:
+    sources = f" (sources {', '.join(facts.codes)})" if facts.codes else ""
+    return f"{', '.join(facts.commits)}{sources}" if facts.commits else "no record yet"
+
+
+def _meaning(table: Table) -> str:
+    delta = " Delta: AP points against the row's baseline, paired by seed." if table.compared else ""
+    if len(table.seeds) == 1:
+        return f"AP in percent at the last epoch; one seed, so the spread over seeds is unknown.{delta}"
+    cost = " Minutes are the seeds' mean, memory their largest."
+    return f"AP in percent at the last epoch: mean ± sample standard deviation over seeds (number of seeds).{delta}{cost}"
+
+
+def _plus_minus(values: Spread) -> str:
+    return "" if math.isnan(values.sd) else f" ± {values.sd:.1f}"

@@ -1,0 +1,148 @@
+"""Where and when trials run: the Executor protocol, what every executor does around one trial, and the one that runs here and now."""
+
+from __future__ import annotations
+
+import importlib
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from salt_lab.errors import SaltLabError, UserError
+from salt_lab.record.store import Store, TrialBusy
+from salt_lab.schedule.closing import JournalClosing
+from salt_lab.schedule.interrupts import signals_as_interrupt
+from salt_lab.schedule.ticker import Ticker
+from salt_lab.spec.trial import Trial
+
+#: A function with the signature of :func:`salt_lab.train.trial.run_trial`, or its import path ``"module:function"``.
+TrialFn = Callable[..., Any] | str
+RUN_TRIAL = "salt_lab.train.trial:run_trial"
+#: How long a trial waits for another process to let go of it, seconds: the workers of a killed driver take a few to die.
+PATIENCE = 20.0
+#: Length of the traceback that a failed trial keeps, characters.
+TAIL = 4000
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial that is to run, and the id under which its record is kept."""
+
+    trial: Trial
+    trial_id: str
+
+
+class Executor(Protocol):
+    """Runs trials. Passes :class:`salt_lab.testing.executor_contract.ExecutorContract`."""
+
+    def check(self) -> None:
+        """Refuse what cannot run here before anything starts: UserError that names what there is."""
+
+    def close(self) -> None:
+        """Give back what :meth:`check` took; called after it when nothing is to be run after all, and after :meth:`run`."""
+
+    def run(self, jobs: Sequence[Job], store: Store, study_name: str, launch_id: str, on_tick: Callable[[], None]) -> None:
+        """Run every job; return when all have ended.
+
+        How a trial ended is read from its journal. A trial that fails, in whatever way, has ``failed`` in its journal and the others go on.
+
+        Args:
+            jobs: The trials, in the order in which they should start.
+            store: The results folder; workers open it by its path.
+            study_name: Written into each record.
+            launch_id: Written into each record.
+            on_tick: Called about once a second while trials run and once after the last; never twice at a time, maybe from another thread.
+
+        Raises:
+            KeyboardInterrupt: After SIGINT or SIGTERM, when no trial runs any more and those that did are journaled as ``interrupted``.
+        """
+
+
+def resolve(trial_fn: TrialFn) -> Callable[..., Any]:
+    """The function itself: imports ``"module:function"``, gives a callable back as it is.
+
+    >>> resolve("math:hypot")(3, 4)
+    5.0
+    """
+    if callable(trial_fn):
+        return trial_fn
+    module, _, name = trial_fn.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run_job(trial_fn: TrialFn, job: Job, store: Store, *, patience: float = PATIENCE, **where: Any) -> str:
+    """Run one trial in this process and see to it that its journal says how it ended.
+
+    Args:
+        trial_fn: What runs it.
+        job: Which.
+        store: Where its record is kept.
+        patience: Seconds to wait for a trial that another process holds.
+        **where: ``study`` and ``launch_id``; ``threads``, ``device``, ``gpus`` where they are chosen: all for the trial function.
+
+    Returns:
+        The record's state afterwards, or "busy" when another process still holds the trial (its journal is left alone then).
+
+    Raises:
+        KeyboardInterrupt: Passed on, once the journal says ``interrupted``.
+    """
+    closing = JournalClosing(store, job.trial, job.trial_id, where["study"], where["launch_id"])
+    try:
+        _call_when_free(resolve(trial_fn), job, store, patience, where)
+    except TrialBusy:
+        return "busy"
+    except KeyboardInterrupt as stop:
+        closing.interrupted(str(stop) or "SIGINT")
+        raise
+    except (Exception, SystemExit) as error:  # whatever a trial dies of, the study goes on and the journal says what
+        closing.failed(one_line(error), traceback.format_exc()[-TAIL:])
+    closing.failed("it ended without saying how")
+    return store.record(job.trial_id).state
+
+
+def _call_when_free(run: Callable[..., Any], job: Job, store: Store, patience: float, where: dict[str, Any]) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            run(job.trial, store, **where)
+            return
+        except TrialBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line: its first line, led by the kind unless it is one of the lab's own."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, SaltLabError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+class SerialExecutor:
+    """One trial after the other, in this process and its main thread: no Ray, nothing to set up.
+
+    Args:
+        threads: Cores for a trial's computations; None leaves torch's own choice (all cores).
+        trial_fn: What runs a trial.
+        patience: Seconds to wait for a trial that another process holds, before it is left to that process.
+    """
+
+    def __init__(self, threads: int | None = None, *, trial_fn: TrialFn = RUN_TRIAL, patience: float = PATIENCE) -> None:
+        if threads is not None and threads < 1:
+            raise UserError(f"threads = {threads}: a trial needs at least 1.")
+        self.threads, self.trial_fn, self.patience = threads, trial_fn, patience
+
+    def check(self) -> None:
+        """Any machine that runs Python will do."""
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+    def run(self, jobs: Sequence[Job], store: Store, study_name: str, launch_id: str, on_tick: Callable[[], None]) -> None:
+        """See :meth:`Executor.run`."""
+        where = {"study": study_name, "launch_id": launch_id, "threads": self.threads}
+        with signals_as_interrupt() as interrupt, Ticker(on_tick):
+            for job in jobs:
+                run_job(self.trial_fn, job, store, patience=self.patience, **where)
+                interrupt.raise_if_asked()

@@ -1,0 +1,213 @@
+"""What a trial is made of, as plain data: the operator's toggles, the backbone, the data set and the schedule.
+
+Each part is valid from birth and can be written short: ``salt: true``, ``backbone: resnet18``, ``data: marks``, ``schedule: 1x``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from salt_lab.errors import did_you_mean
+
+HOSTS = ("atss", "fcos", "gfl", "salt_net")
+BACKBONES = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
+#: lambda_c of the released code (salt.md section 3): 1.0 on ATSS and SALT-Net, 0.5 on FCOS. GFL is not in it: 1.0 is (ours).
+COARSE_WEIGHTS = {"atss": 1.0, "fcos": 0.5, "gfl": 1.0, "salt_net": 1.0}
+#: Convolutions per tower of mmdet's hosts, and of the released SALT-Net.
+HEAD_CONVS = {"atss": 4, "fcos": 4, "gfl": 4, "salt_net": 3}
+#: The last stage that can be frozen: mmdet's ResNets have 4, its MobileNetV2 counts 7 blocks.
+LAST_STAGE = {"mobilenet_v2": 7}
+
+_ONE_X: dict[str, Any] = {
+    "batch": 16, "image_size": [1333, 800], "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4, "decay": "step", "milestones": None,
+    "warmup_iters": 500, "clip_grad": None,
+}  # fmt: skip
+#: mmdet's published schedules. ``milestones: null`` is 8, 11 of 12 epochs and 16, 22 of 24.
+SCHEDULES: dict[str, dict[str, Any]] = {"1x": {"epochs": 12, **_ONE_X}, "2x": {"epochs": 24, **_ONE_X}}
+
+
+def spec_error(text: str, at: str = "") -> PydanticCustomError:
+    """An error in the lab's own words for a validator to raise; ``at`` names the field that is wrong when several were compared."""
+    return PydanticCustomError("spec", "{text}", {"text": text, "at": at})
+
+
+def known(kind: str, choices: tuple[str, ...]) -> AfterValidator:
+    """Accept only ``choices``; name the nearest one otherwise."""
+
+    def check(name: str) -> str:
+        if name not in choices:
+            raise spec_error(did_you_mean(kind, name, choices))
+        return name
+
+    return AfterValidator(check)
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise spec_error("must be a number, not true or false")
+    return value
+
+
+def _enough_points(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value < 4:
+        raise spec_error("a point set needs at least 4 points (one per side)")
+    return value
+
+
+def whole_groups(value: Any) -> Any:
+    """Refuse a channel count that GroupNorm(32) cannot divide."""
+    if isinstance(value, int) and not isinstance(value, bool) and (value < 32 or value % 32):
+        raise spec_error("channels must be a multiple of 32 (GroupNorm has 32 groups): 32, 64, 128, 256")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_bool)]
+
+
+class Spec(BaseModel):
+    """Frozen, keyword-only data; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SaltToggles(Spec):
+    """The operator's switches. Where ``enabled`` is false the others cannot change the result and leave the trial's id alone."""
+
+    enabled: StrictBool = Field(False, description="Is the SALT operator in the head?")
+    points: Annotated[StrictInt, Field(ge=4, le=64), BeforeValidator(_enough_points)] = Field(
+        9, description="K: points per set, one per box side and K - 4 inside"
+    )
+    sdr_weight: Number = Field(1.0, ge=0, description="lambda_sdr: weight of the SDR loss (ours); 0 removes the term")
+    coarse_weight: Number | None = Field(
+        None, ge=0, description="lambda_c: weight of the coarse box loss; null = the host's published value"
+    )
+    long_skip: StrictBool = Field(True, description="Add the pyramid feature to the classification feature before the operator")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_bool(cls, value: Any) -> Any:
+        return {"enabled": value} if isinstance(value, bool) else value
+
+
+class Backbone(Spec):
+    """The feature extractor and the width of everything after it."""
+
+    name: Annotated[str, known("backbone", BACKBONES)] = Field(
+        "resnet50", description="The network", json_schema_extra={"enum": list(BACKBONES)}
+    )
+    base_channels: Annotated[StrictInt, Field(ge=8)] = Field(64, description="ResNet stem width; 64 is the standard network")
+    init: str | None = Field(
+        None, description="Weights: a file, 'host' for the ones that mmdet's own host config names, or null for random"
+    )
+    frozen_stages: Annotated[StrictInt, Field(ge=-1, le=7)] | None = Field(
+        None, description="Stages kept fixed; -1 = none, null = mmdet's habit: 1 with weights, none without"
+    )
+    batch_norm: Literal["train", "frozen"] | None = Field(
+        None, description="'frozen' keeps the statistics fixed; null = mmdet's habit: frozen with weights, train without"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Backbone:
+        last = LAST_STAGE.get(self.name, 4)
+        if self.frozen > last:
+            raise spec_error(f"{self.name} has stages up to {last}: choose -1 (none) to {last}", "frozen_stages")
+        if self.base_channels != 64 and self.name == "mobilenet_v2":
+            raise spec_error("mobilenet_v2 has one width: leave base_channels at 64, or take a resnet", "base_channels")
+        if self.base_channels != 64 and self.init == "host":
+            raise spec_error("the host's weights fit base_channels 64 only: set base_channels to 64, or init to null", "init")
+        if self.name != "resnet50" and self.init == "host":
+            raise spec_error(f"the host's weights are a resnet50's, not a {self.name}'s: name a weights file, or set init to null", "init")
+        return self
+
+    @property
+    def frozen(self) -> int:
+        """Stages kept fixed in force; -1 = none."""
+        return (1 if self.init else -1) if self.frozen_stages is None else self.frozen_stages
+
+    @property
+    def norm_is_frozen(self) -> bool:
+        """Are batch norm's statistics kept fixed?"""
+        return bool(self.init) if self.batch_norm is None else self.batch_norm == "frozen"
+
+
+class EmbeddedData(Spec):
+    """The lab's own data set, drawn from a seed (salt_lab.data.marks): outlines give the extent, a mark off the centre the class."""
+
+    kind: Literal["marks"] = Field("marks", description="The embedded data set")
+    train_images: Annotated[StrictInt, Field(ge=1)] = Field(500, description="Training images")
+    val_images: Annotated[StrictInt, Field(ge=1)] = Field(200, description="Validation images")
+    image_size: Annotated[StrictInt, Field(ge=32)] = Field(112, description="Side of the square images, pixels")
+    classes: Annotated[StrictInt, Field(ge=1, le=6)] = Field(3, description="Number of class marks")
+    max_objects: Annotated[StrictInt, Field(ge=1, le=16)] = Field(4, description="Objects per image: 1 to this many")
+    mark_offset: Number = Field(1.0, ge=0, le=1, description="Where the class mark lies: 0 = at the object's centre, 1 = at its rim")
+    seed: Annotated[StrictInt, Field(ge=0)] = Field(0, description="Seed of the drawing; not the training seed")
+
+
+class CocoData(Spec):
+    """Any data set in COCO's format. In a study, paths may hold ${ENVIRONMENT} variables and are relative to the working directory."""
+
+    kind: Literal["coco"] = Field("coco", description="Files in COCO's format; said by 'train' already")
+    train: str = Field(min_length=1, description="Annotation file for training")
+    val: str = Field(min_length=1, description="Annotation file for evaluation")
+    images: str = Field(min_length=1, description="Folder of the images")
+    val_images: str | None = Field(None, description="Folder of the evaluation images; null = same as images")
+
+
+class Schedule(Spec):
+    """How long and how the model learns, the same for both arms of a comparison. ``1x`` and ``2x`` are mmdet's published schedules."""
+
+    epochs: Annotated[StrictInt, Field(ge=1)] = Field(12, description="Passes over the training images")
+    batch: Annotated[StrictInt, Field(ge=1)] = Field(16, description="Images per optimiser step, over all workers")
+    image_size: tuple[StrictInt, StrictInt] = Field((1333, 800), description="Longest and shortest side after resizing, pixels")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has momentum 0.9")
+    lr: Number = Field(0.01, gt=0, description="Peak learning rate")
+    weight_decay: Number = Field(1e-4, ge=0, description="Weight decay")
+    decay: Literal["step", "cosine"] = Field("step", description="step: a tenth at each milestone; cosine: to zero at the end")
+    milestones: tuple[StrictInt, ...] | None = Field(None, description="Epochs at which the rate drops; null = 2/3 and 11/12 of the epochs")
+    warmup_iters: Annotated[StrictInt, Field(ge=0)] = Field(500, description="Steps of linear warm-up")
+    clip_grad: Number | None = Field(None, gt=0, description="Largest gradient norm; null = no clipping")
+    eval_every: Annotated[StrictInt, Field(ge=0)] = Field(
+        1, description="Evaluate each this many epochs and at the end; 0 = at the end only"
+    )
+    flip: Number = Field(0.5, ge=0, le=1, description="Probability of mirroring an image")
+    amp: StrictBool = Field(False, description="Automatic mixed precision (GPU)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_preset(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in SCHEDULES:
+            raise spec_error(did_you_mean("schedule", value, SCHEDULES))
+        return SCHEDULES[value]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Schedule:
+        longest, shortest = self.image_size
+        if not longest >= shortest >= 32:
+            raise spec_error("is the longest side, then the shortest, each at least 32 pixels, e.g. [1333, 800]", "image_size")
+        steps = self.milestones or ()
+        if any(step < 1 for step in steps) or list(steps) != sorted(set(steps)):
+            raise spec_error("milestones are epochs from 1 on, increasing, e.g. [8, 11]", "milestones")
+        if steps and steps[-1] >= self.epochs:
+            raise spec_error(
+                f"every milestone must come before the last epoch (epochs = {self.epochs}); null takes 2/3 and 11/12 of it", "milestones"
+            )
+        return self
+
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """Epochs at which the rate falls to a tenth: the milestones, or 2/3 and 11/12 of the epochs; none under cosine decay."""
+        if self.decay != "step":
+            return ()
+        if self.milestones is not None:
+            return self.milestones
+        return tuple(sorted({step for step in (2 * self.epochs // 3, 11 * self.epochs // 12) if 1 <= step < self.epochs}))

@@ -1,0 +1,1 @@
+"""Shipped contracts and fakes; only tests import this."""

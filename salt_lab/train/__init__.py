@@ -1,0 +1,1 @@
+"""One trial, or one model, here and now."""

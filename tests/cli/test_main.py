@@ -1,0 +1,153 @@
+"""The command line as a whole: it starts at once, imports nothing heavy, and every error is one line with the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import salt_lab
+from salt_lab.cli.lazy import LazyGroup, explain
+from salt_lab.cli.main import COMMANDS, cli
+from salt_lab.errors import DataError, TrialFailed
+
+HEAVY = {"torch", "ray", "mlflow", "mmengine", "mmcv", "mmdet", "pandas", "matplotlib", "cv2", "numpy", "scipy"}
+PROBE = """
+import json, sys
+from click.testing import CliRunner
+from salt_lab.cli.main import cli
+result = CliRunner().invoke(cli, sys.argv[1:])
+print(json.dumps({"code": result.exit_code, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
+"""
+
+
+def python(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plan", "STUDY"], ["plan", "STUDY", "--json"], ["status", "STUDY"], ["schema"], ["run", "--help"]]
+)
+def test_reading_a_study_imports_no_heavy_library(words: list[str], study: Path) -> None:
+    answer = json.loads(python("-c", PROBE, *(str(study) if word == "STUDY" else word for word in words)).stdout)
+    assert answer["code"] == 0
+    assert not HEAVY & set(answer["modules"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "STUDY"]])
+def test_help_and_plan_start_in_under_half_a_second(words: list[str], study: Path) -> None:
+    def cpu_seconds() -> float:  # CPU time, so that a busy machine does not fail the test; alone it is also the wall time
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("-m", "salt_lab", *(study if word == "STUDY" else word for word in words)).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_seconds() for _ in range(2)) < 0.5
+
+
+def test_every_command_can_be_imported_and_says_what_it_does() -> None:
+    group = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(group, name)
+        assert command is not None and command.name == name
+        assert command.short_help and command.help
+    assert [line.split()[0] for line in CliRunner().invoke(cli, ["--help"]).output.partition("Commands:\n")[2].splitlines()] == list(
+        COMMANDS
+    )
+
+
+def test_version_is_the_packages(run: Callable) -> None:
+    assert run("--version").output == f"salt-lab, version {salt_lab.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plann"], "Did you mean 'plan'?"),
+        (["data", "chek"], "Did you mean 'check'?"),
+        (["plan", "x.yaml", "--jsn"], "--json"),
+        (["run", "x.yaml", "--exeutor", "serial"], "--executor"),
+        (["run", "x.yaml", "--executor", "slurm"], "'ray', 'serial'"),
+        (["run", "x.yaml", "--cpus-per-trial", "0"], "--cpus-per-trial"),
+        (["plan"], "Missing argument 'STUDY'"),
+        (["test", "nowhere.py", "nowhere.pth"], "nowhere.py"),
+    ],
+)
+def test_a_slip_of_the_pen_is_one_line_with_the_nearest_choice(run: Callable, words: list[str], said: str) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert said in result.stderr and "--help" in result.stderr
+
+
+def test_a_group_without_a_command_shows_its_help(run: Callable) -> None:
+    for words in ([], ["data"]):
+        result = run(*words)
+        assert result.exit_code == 2
+        assert "Commands:" in result.output and "error:" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (DataError("train.json: id 3: no box"), "train.json: id 3: no box", 2),
+        (TrialFailed("trial 1: NaN"), "trial 1: NaN", 1),
+        (click.Abort(), "interrupted", 130),
+        (PermissionError(13, "Permission denied", "/results"), "/results: Permission denied", 1),
+        (ModuleNotFoundError("No module named 'ray'", name="ray.tune"), "--executor serial", 2),
+    ],
+)
+def test_known_errors_are_said_in_their_own_words(error: Exception, line: str, code: int) -> None:
+    said, exit_code = explain(error)
+    assert line in said and exit_code == code
+
+
+def broken() -> click.Group:
+    @click.group(cls=LazyGroup)
+    def group() -> None: ...
+
+    @group.command()
+    def crash() -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    return group
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_in_a_file() -> None:
+    result = CliRunner().invoke(broken(), ["crash"])
+    assert result.exit_code == 70
+    assert result.stderr.count("\n") == 1 and "this is a bug in salt-lab (ZeroDivisionError: by zero)" in result.stderr
+    file = Path(result.stderr.split()[-1])
+    assert "in crash" in file.read_text()
+    file.unlink()
+
+
+def test_a_developer_can_ask_for_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALT_LAB_TRACEBACK", "1")
+    result = CliRunner().invoke(broken(), ["crash"])
+    assert "Traceback" in result.stderr and result.exit_code == 70
+
+
+def test_ctrl_c_leaves_with_130() -> None:
+    @click.group(cls=LazyGroup)
+    def group() -> None: ...
+
+    @group.command()
+    def wait() -> None:
+        raise KeyboardInterrupt
+
+    assert CliRunner().invoke(group, ["wait"]).exit_code == 130
+
+
+def test_a_reader_that_closes_the_pipe_is_no_bug(study: Path) -> None:
+    command = f"{sys.executable} -m salt_lab plan {study} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=dict(os.environ), timeout=60, check=False)
+    assert "tiny" in done.stdout and "bug" not in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,54 @@
+"""What every test stands on: one thread per process, no settings of the user's own, and the folder of shared material where it is.
+
+The environment is set when this file is read, before any test imports torch, ray or mlflow, so that child processes get it too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+#: Several pytest workers share the machine's cores; two thread pools in one core make each other slow.
+_SET = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MPLBACKEND": "Agg",
+}
+#: A user's own results, servers and clusters are none of a test's business.
+_UNSET = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "SALT_LAB_STORE",
+    "RAY_ADDRESS",
+    "RAY_JOB_ID",
+)
+
+os.environ.update(_SET)
+for _name in _UNSET:
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the working tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the repository with the oracle's numbers and real data; the test is skipped where there is none.
+
+    ``SALT_LAB_SHARED`` names another place.
+    """
+    folder = Path(os.environ.get("SALT_LAB_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no ../shared beside the repository (set SALT_LAB_SHARED to its path)")
+    return folder

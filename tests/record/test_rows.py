@@ -1,0 +1,90 @@
+"""What MLflow is told about a record."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from salt_lab.record import COCO_NAMES, rows
+
+
+@pytest.fixture
+def finished(lab):
+    lab.train(0, lab.launch())
+    return lab.store.record(lab.ids[0])
+
+
+def test_the_twelve_numbers_are_metrics_by_epoch_under_their_own_names_without_the_undefined(finished):
+    found = {(point.name, point.step): point.value for point in rows.points(finished)}
+    assert found["AP", 1] == 10.0 and found["AP", 2] == 20.0
+    assert {name for name, step in found if step == 2} >= set(COCO_NAMES) - {"APl"}
+    assert not any(name == "APl" for name, _ in found)
+    assert found["loss/loss_cls", 2] == 0.5 and found["lr", 1] == 0.01
+
+
+def test_costs_are_metrics(finished):
+    found = {point.name: point.value for point in rows.points(finished)}
+    assert (found["parameters"], found["gflops"], found["train_seconds"], found["peak_memory_mb"]) == (1234, 1.5, 12.5, 300.0)
+
+
+def test_a_step_has_one_point_and_the_finished_trials_numbers_win(lab):
+    recorder = lab.begin(0, lab.launch(), range(1, 3))
+    lab.finish(recorder, ap=21.0)  # not what the last evaluation said
+    points = rows.points(lab.store.record(lab.ids[0]))
+    assert len({(point.name, point.step) for point in points}) == len(points)
+    assert [point.value for point in points if point.name == "AP"] == [10.0, 21.0]
+
+
+def test_toggles_are_parameters_under_dotted_names_and_never_too_long(finished):
+    params = rows.params(finished)
+    assert (params["host"], params["salt.enabled"], params["effective.salt.points"]) == ("atss", "false", "9")
+    finished.trial["host"] = "x" * 9000
+    assert len(rows.params(finished)["host"]) == 6000
+
+
+def test_provenance_is_tags(finished):
+    tags = rows.tags(finished, "does_salt_help")
+    assert tags["salt_lab.git_commit"] == tags["mlflow.source.git.commit"] == "1a2b3c4d"
+    assert (tags["salt_lab.git_dirty"], tags["salt_lab.diff_sha256"], tags["salt_lab.code_version"]) == ("true", "d1ff", "c0de")
+    assert (tags["salt_lab.package.torch"], tags["salt_lab.machine.cpu"]) == ("2.13.0", "Test CPU")
+    assert (tags["salt_lab.trial_id"], tags["salt_lab.data_fingerprint"]) == ("a" * 12, "marks-0123456789ab")
+
+
+def test_names_that_mlflow_refuses_are_made_ones_that_it_takes():
+    assert re.fullmatch(r"[\w\-. :/]+", rows.clean_name("AP@[.5:.95] (%)"))
+    assert rows.clean_name("loss/loss_cls.0") == "loss/loss_cls.0"
+
+
+def test_a_point_that_is_there_is_not_sent_again_unless_the_final_number_says_otherwise():
+    curve, final = rows.Point("AP", 10.0, 1, 1), rows.Point("AP", 20.0, 2, 2, final=True)
+    assert rows.missing([curve, final], {}) == [curve, final]
+    assert rows.missing([curve, final], {("AP", 1): 9.0, ("AP", 2): 20.0}) == []
+    assert rows.missing([curve, final], {("AP", 1): 9.0, ("AP", 2): 19.0}) == [final]
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [
+        (["done", "done"], "FINISHED"),
+        (["done", "failed", "interrupted"], "FAILED"),
+        (["done", "interrupted"], "KILLED"),
+        (["done", "new"], "KILLED"),
+        (["failed", "running"], "RUNNING"),
+        ([], "FINISHED"),
+    ],
+)
+def test_a_launch_is_as_its_worst_trial(states, status):
+    assert rows.launch_status(states) == status
+
+
+def test_what_a_later_launch_did_is_not_an_earlier_launchs(lab):
+    first = lab.launch()
+    lab.begin(0, first, range(1, 2)).interrupted("Ctrl-C")
+    second = lab.launch()
+    lab.train(0, second)
+    launches, lines = lab.store.launches("does_salt_help"), lab.store.journal(lab.ids[0]).read()
+    assert rows.lines_in_launch(lines, launches[0])[-1]["event"] == "interrupted"
+    assert rows.lines_in_launch(lines, launches[1])[-1]["event"] == "done"
+    third = {"launch_id": "later", "time": lines[-1]["time"] + 1}
+    assert rows.lines_in_launch(lines, third)[-1]["event"] == "done"

@@ -1,0 +1,75 @@
+"""A study's folder and the notebook: everything from the records alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from salt_lab.report import open_study, write_report
+
+NOTEBOOK = Path(__file__).parents[2] / "analysis" / "study.ipynb"
+
+
+def test_the_report_lies_beside_the_studys_launches_and_is_the_same_twice(full):
+    files = write_report(full.study, full.store)
+    folder = full.store.study_dir("two_hosts")
+    assert [path.relative_to(folder).as_posix() for path in files[:3]] == ["table.md", "table.csv", "table.tex"]
+    assert {path.parent for path in files[3:]} == {folder / "figures"}
+    before = [path.read_bytes() for path in files]
+    assert [path.read_bytes() for path in write_report(full.study, full.store)] == before
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_study_is_opened_with_the_store_of_the_environment(full, monkeypatch):
+    monkeypatch.setenv("SALT_LAB_STORE", str(full.store.root))
+    study, store = open_study(full.study.source)
+    assert study.cells == full.study.cells and store.root == full.store.root
+
+
+def test_a_table_needs_neither_torch_nor_mlflow_nor_ray(full):
+    code = (
+        "import sys; from salt_lab.report import open_study, load_results, study_table, render\n"
+        f"study, store = open_study({str(full.study.source)!r}, {str(full.store.root)!r})\n"
+        "print(render(study_table(load_results(study, store))))\n"
+        "assert not {'torch', 'ray', 'mlflow', 'mmengine', 'mmdet'} & set(sys.modules), 'a heavy library was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "MPLBACKEND": "Agg"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "34.2 ± 1.8 (3)" in done.stdout
+
+
+def notebook() -> dict:
+    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+
+
+def test_the_notebook_is_committed_without_outputs_and_imports_the_report_only():
+    book = notebook()
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert book["nbformat"] == 4 and book["nbformat_minor"] >= 5
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert len({cell["id"] for cell in book["cells"]}) == len(book["cells"])
+    source = "\n".join("".join(cell["source"]) for cell in cells)
+    lines = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
+    assert lines == ["import matplotlib.pyplot as plt", "from salt_lab import report"]
+
+
+def test_the_notebooks_cells_run_in_order_on_a_store_with_records(full, monkeypatch, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setitem(mpl.rcParams, "backend", "Agg")
+    space: dict = {}
+    for cell in notebook()["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), space)
+            if "parameters" in cell["metadata"].get("tags", []):
+                space |= {"STUDY": str(full.study.source), "STORE": str(full.store.root)}
+    plt.close("all")
+    assert "| atss |" in capsys.readouterr().out
+    assert len(space["drawn_gains"]) == 2 and len(space["drawn_curves"]) == 4
