@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 #: module -> (distributions that may bring it, required?, what it is for, how to get it)
 PACKAGES: dict[str, tuple[tuple[str, ...], bool, str, str]] = {
-    "torch": (("torch",), True, "models and training", "pip install torch==2.13.0 (before the rest)"),
+    "torch": (("torch",), True, "models and training", "make install, or pip install the torch line of constraints.txt, before the rest"),
     "mmengine": (("onedl-mmengine", "mmengine"), True, "runner and configs", "pip install onedl-mmengine"),
     "mmcv": (("onedl-mmcv", "mmcv", "mmcv-full"), True, "transforms and ops", "pip install onedl-mmcv"),
     "mmdet": (("onedl-mmdetection", "mmdet"), True, "hosts", "pip install onedl-mmdetection"),

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 @store_option
 @click.option("--cpus-per-trial", type=click.IntRange(min=1), metavar="N", help="CPU cores (threads) for a trial; default 1, serial: all.")
 @click.option(
-    "--gpus-per-trial", type=click.FloatRange(min=0), metavar="X", help="Ray only: GPUs for a trial; 0.5 = two share one. Default 0."
+    "--gpus-per-trial",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Ray only: GPUs for a trial; 0.5 = two share one. Default 1 where there are GPUs.",
 )
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Ray only: most trials at a time; default as many as fit.")
 @click.option("--address", metavar="URL", help="Ray only: an existing cluster; default $RAY_ADDRESS, else an embedded one.")
@@ -107,4 +110,4 @@ def choose_executor(kind: str, cpus: int | None, gpus: float | None, max_concurr
         return SerialExecutor(cpus)
     from salt_lab.schedule.ray_executor import RayExecutor
 
-    return RayExecutor(address, cpus_per_trial=cpus or 1, gpus_per_trial=gpus or 0, max_concurrent=max_concurrent)
+    return RayExecutor(address, cpus_per_trial=cpus or 1, gpus_per_trial=gpus, max_concurrent=max_concurrent)

@@ -38,7 +38,7 @@ def command(
     """Train one model.
 
     \b
-    salt-lab train experiments/configs/salt_net_r50_1x.py --gpus 8
+    salt-lab train experiments/configs/salt_net_r50_fpn_1x_coco.py --gpus 8
     salt-lab train experiments/quickstart.yaml --cell "host=atss salt=on"
 
     A cell of a study is recorded as salt-lab run would record it, and goes on where an earlier run of it stopped. On several GPUs it is

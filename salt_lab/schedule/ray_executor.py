@@ -35,7 +35,8 @@ class RayExecutor:
     Args:
         address: An existing cluster; None takes RAY_ADDRESS (set inside a Ray job) and without it starts an embedded Ray on this machine.
         cpus_per_trial: Cores reserved for a trial, which is also the number of its threads.
-        gpus_per_trial: GPUs reserved for a trial, 0 to 1; 0.5 puts two trials on a GPU, 0 trains on the CPU.
+        gpus_per_trial: GPUs reserved for a trial, 0 to 1; 0.5 puts two trials on a GPU, 0 trains on the CPU; None = 1 where the cluster has
+            GPUs, else 0.
         max_concurrent: Most trials at a time; None = as many as fit.
         trial_fn: What runs a trial; workers import it.
         patience: Seconds to wait for a trial that another process holds, before it is left to that process.
@@ -45,18 +46,19 @@ class RayExecutor:
         self,
         address: str | None = None,
         cpus_per_trial: int = 1,
-        gpus_per_trial: float = 0,
+        gpus_per_trial: float | None = None,
         max_concurrent: int | None = None,
         *,
         trial_fn: TrialFn = RUN_TRIAL,
         patience: float = PATIENCE,
     ) -> None:
         _at_least("cpus_per_trial", cpus_per_trial, 1)
-        _at_least("gpus_per_trial", gpus_per_trial, 0)
-        if gpus_per_trial > 1:
+        _at_least("gpus_per_trial", gpus_per_trial or 0, 0)
+        if gpus_per_trial is not None and gpus_per_trial > 1:
             raise UserError(f"gpus_per_trial = {gpus_per_trial:g}: a trial of a study trains on one GPU at most; ask for 0 to 1.")
         _at_least("max_concurrent", 1 if max_concurrent is None else max_concurrent, 1)
-        self.address, self.cpus, self.gpus, self.max_concurrent = (address, cpus_per_trial, gpus_per_trial, max_concurrent)
+        self.address, self.cpus, self.max_concurrent = address, cpus_per_trial, max_concurrent
+        self._asked_gpus, self.gpus = gpus_per_trial, gpus_per_trial or 0
         self.trial_fn, self.patience = trial_fn, patience
         self._connection: RayConnection | None = None
 
@@ -68,6 +70,8 @@ class RayExecutor:
         """
         if self._connection is None:
             self._connection = RayConnection.open(self.address)
+        if self._asked_gpus is None:
+            self.gpus = 1 if any(node.get("GPU", 0) >= 1 for node in self._connection.nodes) else 0
         try:
             self._connection.refuse_what_never_fits(self.cpus, self.gpus)
         except UserError:

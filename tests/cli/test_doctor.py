@@ -50,7 +50,7 @@ def test_a_machine_without_ray_and_mlflow_is_well_and_told_what_they_would_give(
 def test_a_machine_without_torch_is_not_well(report: Callable, monkeypatch: pytest.MonkeyPatch, run: Callable) -> None:
     hide(monkeypatch, "torch")
     code, found = report()
-    assert code == 1 and "pip install torch" in found["torch"]["remedy"] and "without torch" in found["GPUs"]["value"]
+    assert code == 1 and "make install" in found["torch"]["remedy"] and "without torch" in found["GPUs"]["value"]
     assert "required but missing: torch" in run("doctor").output
 
 

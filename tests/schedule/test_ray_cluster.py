@@ -85,3 +85,19 @@ def test_a_worker_on_a_machine_without_that_folder_stays_where_it_is(monkeypatch
     monkeypatch.chdir(tmp_path)
     Surroundings("/no/such/folder", {})()
     assert os.getcwd() == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "taken"),
+    [
+        ([{"CPU": 8, "GPU": 2}], None, 1),
+        ([{"CPU": 8}], None, 0),
+        ([{"CPU": 8, "GPU": 2}], 0, 0),
+        ([{"CPU": 8, "GPU": 2}], 0.5, 0.5),
+    ],
+)
+def test_a_trial_takes_a_gpu_where_there_are_gpus_unless_said_otherwise(nodes, asked, taken):
+    executor = RayExecutor(gpus_per_trial=asked)
+    executor._connection = RayConnection(ray=None, owned=False, embedded=False, nodes=nodes)
+    executor.check()
+    assert executor.gpus == taken
