@@ -6,6 +6,7 @@ The environment is set when this file is read, before any test imports torch, ra
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ _UNSET = (
 os.environ.update(_SET)
 for _name in _UNSET:
     os.environ.pop(_name, None)
+
+
+#: A shell's `command &` (and some CI) starts us with SIGINT ignored, and children inherit that; the tests of Ctrl-C want it as at a prompt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

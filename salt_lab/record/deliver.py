@@ -130,7 +130,7 @@ class Deliverer:
         run, folder = self._trial_run(study, record), self.store.trial_dir(trial_id)
         memory = Delivered(folder, study, self.uri, run.run_id)
         remembered = memory.artifacts()
-        files = {path.name: digest(path) for path in (folder / name for name in rows.ARTIFACTS) if path.is_file()}
+        files = {path.name: digest(path) for pattern in rows.ARTIFACTS for path in folder.glob(pattern)}
         news = sorted(name for name, found in files.items() if remembered.get(name) != found)
         there = self.runs.files(run) if news and not remembered else {}
         for name in news:

@@ -14,7 +14,8 @@ from salt_lab.spec.trial import flatten
 #: MLflow's limits, characters.
 MAX_PARAM, MAX_TAG, MAX_NAME = 6000, 8000, 250
 STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
-ARTIFACTS = ("config.py", "detections.json.gz", "train.log", "record.jsonl", "uncommitted.patch")
+#: Files of a trial's folder that MLflow gets, as patterns.
+ARTIFACTS = ("config.py", "detections.json.gz", "train.log", "record.jsonl", "uncommitted*.patch")
 
 
 class Point(NamedTuple):

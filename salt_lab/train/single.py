@@ -89,13 +89,14 @@ def _last_checkpoint(folder: Path) -> Path:
     return Path(pointer.read_text().strip())
 
 
-def test_config(config: str, checkpoint: str, out: Path | None) -> dict[str, float]:
+def evaluate_config(config: str, checkpoint: str, out: Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
     """COCO's twelve numbers, in percent, of a checkpoint on the config's test data.
 
     Args:
         config: mmdet-style config.
         checkpoint: weights that fit it.
-        out: where the detections go as a COCO result list (JSON); None writes none.
+        out: where the detections go as a COCO result list (JSON, gzipped where the name ends in .gz); None writes none.
+        overrides: dotted config keys -> values.
 
     Raises:
         UserError, DataError, WeightsError: config, data or checkpoint cannot be used.
@@ -109,6 +110,7 @@ def test_config(config: str, checkpoint: str, out: Path | None) -> dict[str, flo
     load_libraries()
     read_weights(Path(checkpoint))
     settings = read_config(config)
+    _apply(settings, config, overrides or {})
     _check_data(settings, config, ("test_dataloader",))
     settings.model = strip_init(settings.model)
     settings.work_dir = str(Path("work_dirs") / Path(config).stem)

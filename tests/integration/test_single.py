@@ -12,8 +12,7 @@ from salt_lab.data import prepare
 from salt_lab.errors import DataError, UserError, WeightsError
 from salt_lab.spec.trial import Trial
 from salt_lab.train.infer import Inferencer
-from salt_lab.train.single import test_config as evaluate_config
-from salt_lab.train.single import train_config
+from salt_lab.train.single import evaluate_config, train_config
 
 pytestmark = pytest.mark.integration
 

@@ -5,7 +5,7 @@ import pytest
 from salt_lab.errors import TrialFailed
 from salt_lab.spec.trial import Trial
 from salt_lab.train.effective import check_effective
-from salt_lab.train.trial import expected_losses
+from salt_lab.train.session import expected_losses
 
 
 def trial(**salt):
