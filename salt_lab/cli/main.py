@@ -15,6 +15,7 @@ COMMANDS = {
     "table": "salt_lab.cli.table",
     "ui": "salt_lab.cli.ui",
     "sync": "salt_lab.cli.sync",
+    "export": "salt_lab.cli.export",
     "train": "salt_lab.cli.train",
     "test": "salt_lab.cli.test",
     "infer": "salt_lab.cli.infer",
