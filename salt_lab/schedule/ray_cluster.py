@@ -116,6 +116,13 @@ class RayConnection:
             )
 
 
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def _init(ray: Any, target: str | None) -> None:
     path = package_path()
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # the job's own runtime environment reaches its workers
@@ -123,7 +130,8 @@ def _init(ray: Any, target: str | None) -> None:
     if path and not in_job:
         common["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))}}
     if target is None:
-        ray.init(address="local", object_store_memory=OBJECT_STORE, **common)
+        # not 8265: a job submitted there is meant for the cluster that the user started, not for this study's own Ray
+        ray.init(address="local", object_store_memory=OBJECT_STORE, dashboard_port=free_port(), **common)
         return
     try:
         probe(target)
