@@ -7,28 +7,32 @@ table from it anywhere, and ``salt-lab sync FOLDER`` delivers it to MLflow.
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from salt_lab.errors import StoreError
+from salt_lab.record.journal import write_whole
 from salt_lab.record.store import Store
+from salt_lab.spec.trial import without_folders
+
+#: an address with a host (kept), or an absolute path (of which the last part is kept), anywhere in a text
+_PATH = re.compile(r"""(\w+://[^\s/]\S*)|(?<![\w.~-])/+(?:[^\s/:'"(),;]+/)*([^\s/:'"(),;]+)/?""")
 
 
-def without_folders(value: Any) -> Any:
-    """JSON data in which every absolute path has become its last part; everything else is as it was.
+def portable(value: Any) -> Any:
+    """JSON data in whose texts every absolute path has become its last part; a trial's files are named by :func:`without_folders`.
 
-    >>> without_folders({"data": {"train": "/home/me/bccd/train.json", "kind": "coco"}})
-    {'data': {'train': 'train.json', 'kind': 'coco'}}
+    >>> portable({"reason": "/home/me/cells/val.json: no such file", "see": "https://arxiv.org/abs/2108.12176"})
+    {'reason': 'val.json: no such file', 'see': 'https://arxiv.org/abs/2108.12176'}
     """
     if isinstance(value, dict):
-        return {key: without_folders(inner) for key, inner in value.items()}
+        is_trial = isinstance(value.get("trial"), dict)
+        return {key: portable(without_folders(inner) if is_trial and key == "trial" else inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [without_folders(inner) for inner in value]
-    if isinstance(value, str) and value.startswith("/") and "\n" not in value:
-        return os.path.basename(value.rstrip("/"))
-    return value
+        return [portable(inner) for inner in value]
+    return _PATH.sub(lambda found: found[1] or found[2], value) if isinstance(value, str) else value
 
 
 def export_records(store: Store, study_name: str, trial_ids: Sequence[str], target: Path) -> int:
@@ -43,26 +47,22 @@ def export_records(store: Store, study_name: str, trial_ids: Sequence[str], targ
         StoreError: ``target`` holds another record of the same trial, or cannot be written.
     """
     there = Store(target)
-    written = 0
+    journals = {trial_id: store.journal(trial_id).read() for trial_id in trial_ids}
+    written = {trial_id: lines for trial_id, lines in journals.items() if lines}
     try:
-        for trial_id in trial_ids:
-            lines = [json.dumps(without_folders(line)) for line in store.journal(trial_id).read()]
-            if lines:
-                _write(there.trial_dir(trial_id) / "record.jsonl", lines)
-                written += 1
+        for trial_id, lines in written.items():
+            _write(there.trial_dir(trial_id) / "record.jsonl", [json.dumps(portable(line)) for line in lines])
         for launch in store.launches(study_name):
             path = there.study_dir(study_name) / "launches" / f"{launch['launch_id']}.json"
-            _write(path, json.dumps(without_folders(launch), indent=1).splitlines())
+            _write(path, json.dumps(portable(launch), indent=1).splitlines())
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
-    return written
+    return len(written)
 
 
 def _write(path: Path, lines: list[str]) -> None:
     """The whole file at once; what is there must be the beginning of it."""
-    if path.exists() and path.read_text().splitlines() != lines[: len(path.read_text().splitlines())]:
+    there = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if there != lines[: len(there)]:
         raise StoreError(f"{path}: holds another record already; nothing is overwritten: choose an empty folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("\n".join(lines) + "\n")
-    os.replace(part, path)
+    write_whole(path, "\n".join(lines) + "\n")

@@ -95,11 +95,16 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a small JSON file whole or not at all: a temporary file, synced, then renamed over ``path``."""
+    """Write a small JSON file as :func:`write_whole` does; NaN and infinities become null."""
+    write_whole(path, json.dumps(plain(content), indent=1, allow_nan=False))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file whole or not at all: a temporary file, synced, then renamed over ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(plain(content), file, indent=1, allow_nan=False)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -14,7 +14,7 @@ from salt_lab.errors import DataError
 from salt_lab.record import COCO_NAMES as METRICS
 from salt_lab.record import Record, Store
 from salt_lab.report.evidence import SEVERAL
-from salt_lab.spec.trial import Trial, canonical, trial_id
+from salt_lab.spec.trial import Trial, canonical, trial_id, without_folders
 
 if TYPE_CHECKING:
     from salt_lab.spec.study import Cell, Study
@@ -141,21 +141,11 @@ class _TrialLookup:
         if self._recorded is None:
             records = (self._store.record(identity) for identity in self._store.trial_ids())
             self._recorded = sorted((record for record in records if record.study == self._study), key=lambda record: record.started or 0.0)
-        wanted = _without_folders(canonical(trial))
-        found = [r.trial_id for r in self._recorded if _without_folders(r.trial) == wanted and data_print in (None, r.data_fingerprint)]
+        wanted = without_folders(canonical(trial))
+        found = [r.trial_id for r in self._recorded if without_folders(r.trial) == wanted and data_print in (None, r.data_fingerprint)]
         return found[-1] if found else ""
 
 
 def _weights_are_elsewhere(trial: Trial) -> bool:
     init = trial.backbone.init
     return init is not None and init != "host" and "://" not in init and not os.path.isfile(init)
-
-
-def _without_folders(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A canonical trial as it reads on any machine: of its files only the names."""
-    data, backbone = dict(plain["data"]), dict(plain["backbone"])
-    if data.get("kind") == "coco":
-        data = {key: os.path.basename(str(value)) for key, value in data.items()}
-    if backbone.get("init"):
-        backbone["init"] = os.path.basename(backbone["init"])
-    return {**plain, "data": data, "backbone": backbone}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from salt_lab.record.journal import write_whole
 from salt_lab.record.store import Store, default_store_root
 from salt_lab.report.figures import save_figures
 from salt_lab.report.results import load_results
@@ -34,8 +34,5 @@ def write_report(study: Study, store: Store) -> list[Path]:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Whole or not at all: a reader never meets half a table."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, text)
     return path

@@ -50,6 +50,7 @@ __all__ = [
     "flatten",
     "trial_id",
     "unflatten",
+    "without_folders",
 ]
 
 
@@ -131,6 +132,16 @@ def canonical(trial: Trial) -> dict[str, Any]:
     if isinstance(trial.data, CocoData):
         plain["data"]["val_images"] = trial.data.val_images or trial.data.images
     return plain
+
+
+def without_folders(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A canonical trial as it reads on any machine: of its files only the names."""
+    data, backbone = dict(plain["data"]), dict(plain["backbone"])
+    if data.get("kind") == "coco":
+        data = {key: os.path.basename(str(value)) for key, value in data.items()}
+    if backbone.get("init"):
+        backbone["init"] = os.path.basename(backbone["init"])
+    return {**plain, "data": data, "backbone": backbone}
 
 
 def digest(plain: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,19 +42,21 @@ class Inferencer:
     """
 
     def __init__(self, config: str, checkpoint: str, device: str | None = None) -> None:
-        from mmcv.transforms import Compose
-        from mmdet.registry import MODELS
-
         from salt_lab.train.libraries import load_libraries
 
         load_libraries()
+        from mmcv.transforms import Compose
+        from mmdet.registry import MODELS
+
+        from salt_lab.models.weights import read_weights
+
         self.config = read_config(config)
         self.device = pick_device(device)
         self.classes = class_names(self.config)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = MODELS.build(strip_init(self.config.model)).to(self.device).eval()
-        load_fitting(self.model, Path(checkpoint))
+        load_fitting(self.model, read_weights(Path(checkpoint)), checkpoint)
         steps = [step for step in self.config.test_dataloader.dataset.pipeline if step["type"] != "LoadAnnotations"]
         self.pipeline = Compose(steps)
 
@@ -186,15 +189,13 @@ def pick_device(device: str | None) -> str:
     return device
 
 
-def load_fitting(model: torch.nn.Module, path: Path) -> None:
-    """Load a whole model's weights; every tensor of the model must be in the file with its shape.
+def load_fitting(model: torch.nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Load a whole model's weights, read from ``path``; every tensor of the model must be among them with its shape.
 
     Raises:
         WeightsError: says how many are missing or differ, and names the first.
     """
-    from salt_lab.models.weights import read_weights
-
-    state, own = read_weights(path), model.state_dict()
+    own = model.state_dict()
     wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
     if wrong:
         raise WeightsError(

@@ -14,6 +14,7 @@ from salt_lab.record.recorder import Recorder
 from salt_lab.record.store import Store
 from salt_lab.spec.trial import Trial
 from salt_lab.train import cost
+from salt_lab.train.checkpoints import last_checkpoint
 from salt_lab.train.effective import check_effective, effective
 from salt_lab.train.hooks import PlainCheckpointHook, RecordHook, ReseedHook, finite_or_none
 from salt_lab.train.libraries import load_libraries
@@ -32,7 +33,7 @@ def train(trial: Trial, store: Store, recorder: Recorder) -> None:
     config = compose(trial, prepare(trial.data, store.data_dir), folder / "checkpoints", loader_workers=_loader_workers())
     config.val_evaluator.out_file = config.test_evaluator.out_file = str(folder / "detections.json.gz")
     config.dump(folder / "config.py")
-    config.resume = (folder / "checkpoints" / "last_checkpoint").is_file()
+    config.resume = last_checkpoint(folder / "checkpoints") is not None
     with warnings_into(folder / "train.log"):
         runner = build_runner(config, f"{recorder.trial_id}-{recorder.record().attempt}", folder / "train.log")
         hook = RecordHook(recorder, expected_losses(trial))
@@ -87,7 +88,7 @@ def _loader_workers() -> int:
 
 def _prune(checkpoints: Path) -> None:
     """Of a finished trial the last checkpoint stays."""
-    last = Path((checkpoints / "last_checkpoint").read_text().strip()).name
+    last = last_checkpoint(checkpoints)
     for path in checkpoints.glob("epoch_*.pth"):
-        if path.name != last:
+        if last is not None and path.name != last.name:
             path.unlink()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_lab.errors import DataError, TrialFailed, UserError
+from salt_lab.train.checkpoints import last_checkpoint
 
 
 def train_config(config: str, work_dir: Path | None, gpus: int, overrides: Mapping[str, Any]) -> Path:
@@ -39,7 +40,9 @@ def train_config(config: str, work_dir: Path | None, gpus: int, overrides: Mappi
         _launch(config, folder, gpus, overrides)
     else:
         _train_here(settings, folder)
-    return _last_checkpoint(folder)
+    if (checkpoint := last_checkpoint(folder)) is None:
+        raise TrialFailed(f"{folder}: training left no checkpoint; see the log there")
+    return checkpoint
 
 
 def _train_here(settings: Any, folder: Path) -> None:
@@ -52,7 +55,7 @@ def _train_here(settings: Any, folder: Path) -> None:
     settings.work_dir = str(folder)
     settings.launcher = "pytorch" if "LOCAL_RANK" in os.environ else "none"
     _several_workers_on_cpu(settings)
-    settings.resume = (folder / "last_checkpoint").is_file()
+    settings.resume = last_checkpoint(folder) is not None
     runner = Runner.from_cfg(settings)
     runner.register_hook(PlainCheckpointHook())
     runner.train()
@@ -82,13 +85,6 @@ def _launch(config: str, folder: Path, workers: int, overrides: Mapping[str, Any
         raise TrialFailed(f"{config}: training on {workers} workers ended with exit code {code}; see the log above and in {folder}")
 
 
-def _last_checkpoint(folder: Path) -> Path:
-    pointer = folder / "last_checkpoint"
-    if not pointer.is_file():
-        raise TrialFailed(f"{folder}: training left no checkpoint; see the log there")
-    return Path(pointer.read_text().strip())
-
-
 def evaluate_config(config: str, checkpoint: str, out: Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
     """COCO's twelve numbers, in percent, of a checkpoint on the config's test data.
 
@@ -108,7 +104,7 @@ def evaluate_config(config: str, checkpoint: str, out: Path | None, overrides: M
     from salt_lab.train.libraries import load_libraries
 
     load_libraries()
-    read_weights(Path(checkpoint))
+    state = read_weights(Path(checkpoint))
     settings = read_config(config)
     _apply(settings, config, overrides or {})
     _check_data(settings, config, ("test_dataloader",))
@@ -119,7 +115,7 @@ def evaluate_config(config: str, checkpoint: str, out: Path | None, overrides: M
     truth = annotation_file(settings.test_dataloader.dataset)
     settings.test_evaluator = dict(type="LabCocoMetric", ann_file=str(truth), out_file=str(out) if out else None)
     runner = Runner.from_cfg(settings)
-    load_fitting(runner.model, Path(checkpoint))
+    load_fitting(runner.model, state, checkpoint)
     return dict(runner.test())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
 
 from salt_lab.data import fingerprint
 from salt_lab.errors import SaltLabError, TrialFailed, UserError
@@ -11,6 +10,7 @@ from salt_lab.record.provenance import provenance, uncommitted_diff
 from salt_lab.record.recorder import FolderRecorder, Recorder
 from salt_lab.record.store import Record, Store
 from salt_lab.spec.trial import Trial, canonical, trial_id
+from salt_lab.train.checkpoints import epoch_of, last_checkpoint
 
 TRACEBACK_LINES = 25
 
@@ -57,7 +57,7 @@ def run_trial(
             launch_id=launch_id,
             data_fingerprint=data_fingerprint,
             provenance=origin,
-            resumed_epoch=_resumed_epoch(folder / "checkpoints"),
+            resumed_epoch=epoch_of(last_checkpoint(folder / "checkpoints")),
         )
         _guarded(trial, store, recorder)
     return store.record(name)
@@ -90,15 +90,6 @@ def _set_threads(threads: int | None, device: str | None) -> None:
         import mmengine.device.utils as where
 
         where.DEVICE = "cpu"
-
-
-def _resumed_epoch(checkpoints: Path) -> int:
-    """Epoch of the last complete checkpoint; 0 = none."""
-    pointer = checkpoints / "last_checkpoint"
-    if not pointer.is_file():
-        return 0
-    stem = Path(pointer.read_text().strip()).stem
-    return int(stem.rpartition("_")[2]) if stem.rpartition("_")[2].isdigit() else 0
 
 
 def _tail() -> str:

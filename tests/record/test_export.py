@@ -49,3 +49,24 @@ def test_a_grown_record_is_exported_again_and_another_is_not(tmp_path):
 
 def test_a_trial_without_a_record_is_not_counted(tmp_path):
     assert export_records(Store(tmp_path / "runs"), "s", ["b" * 12], tmp_path / "out") == 0
+
+
+def test_a_failed_trials_reason_keeps_its_words_and_its_traceback_loses_its_folders(tmp_path):
+    store = Store(tmp_path / "runs")
+    recorded(store)
+    reason = "/home/me/cells/val.json: category id 4 is missing (log: /home/me/runs/train.log); see https://arxiv.org/abs/2108.12176"
+    store.journal("a" * 12).append("failed", reason=reason, traceback_tail='File "/home/me/lab/trial.py", line 3\n  a / b, and/or 3/4')
+    export_records(store, "s", ["a" * 12], tmp_path / "out")
+    failed = Store(tmp_path / "out").journal("a" * 12).read()[-1]
+    assert failed["reason"] == "val.json: category id 4 is missing (log: train.log); see https://arxiv.org/abs/2108.12176"
+    assert failed["traceback_tail"] == 'File "trial.py", line 3\n  a / b, and/or 3/4'
+
+
+def test_a_file_in_a_folder_with_a_blank_in_its_name_loses_the_folder_too(tmp_path):
+    store = Store(tmp_path / "runs")
+    trial = {**TRIAL, "data": {"kind": "coco", "train": "/home/my photos/train.json"}}
+    store.journal("a" * 12).append(
+        "start", trial_id="a" * 12, trial=trial, study="s", launch_id="l", attempt=1, resumed_epoch=0, provenance={}
+    )
+    export_records(store, "s", ["a" * 12], tmp_path / "out")
+    assert Store(tmp_path / "out").journal("a" * 12).read()[0]["trial"]["data"]["train"] == "train.json"

@@ -39,10 +39,6 @@ class SALTATSSHead(SALTHeadMixin, ATSSHead):
         others: those of mmdet's ``ATSSHead``.
     """
 
-    def __init__(self, *args: Any, salt: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.build_salt(**salt)
-
     def forward_level(self, x: Tensor, level: int) -> tuple[Tensor, ...]:
         """One level: class scores, box deltas, centerness, coarse distances."""
         cls_feat, reg_feat, coarse, *_ = self.salt(x, run_tower(self.cls_convs, x), run_tower(self.reg_convs, x), level)

@@ -25,10 +25,6 @@ class SALTFCOSHead(SALTHeadMixin, FCOSHead):
 
     normaliser_floor = 1e-6
 
-    def __init__(self, *args: Any, salt: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.build_salt(**salt)
-
     def forward_level(self, x: Tensor, level: int) -> tuple[Tensor, ...]:
         """One level: class scores, box distances, centerness, coarse distances. The level scale is applied once (a trap of the released code)."""
         cls_feat, reg_feat, coarse, *_ = self.salt(x, run_tower(self.cls_convs, x), run_tower(self.reg_convs, x), level)

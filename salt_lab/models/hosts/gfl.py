@@ -23,10 +23,6 @@ class SALTGFLHead(SALTHeadMixin, GFLHead):
         others: those of mmdet's ``GFLHead``.
     """
 
-    def __init__(self, *args: Any, salt: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.build_salt(**salt)
-
     def forward_level(self, x: Tensor, level: int) -> tuple[Tensor, ...]:
         """One level: class (and quality) logits, side logits ``(N, 4 * (reg_max + 1), H, W)``, coarse distances."""
         cls_feat, reg_feat, coarse, *_ = self.salt(x, run_tower(self.cls_convs, x), run_tower(self.reg_convs, x), level)

@@ -34,6 +34,10 @@ class SALTHeadMixin:
     normaliser_floor = 1.0
     salt: SALT
 
+    def __init__(self, *args: Any, salt: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.build_salt(**salt)
+
     def build_salt(self, num_points: int = 9, long_skip: bool = True, coarse_weight: float = 1.0, sdr_weight: float = 1.0) -> None:
         """Create the operator for a head whose layers exist already.
 
