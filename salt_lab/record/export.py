@@ -18,7 +18,7 @@ from salt_lab.record.store import Store
 from salt_lab.spec.trial import without_folders
 
 #: an address with a host (kept), or an absolute path (of which the last part is kept), anywhere in a text
-_PATH = re.compile(r"""(\w+://[^\s/]\S*)|(?<![\w.~-])/+(?:[^\s/:'"(),;]+/)*([^\s/:'"(),;]+)/?""")
+_PATH = re.compile(r"""(\w+://[^\s/]\S*)|(?<![\w.~$})\]>*-])/+(?:[^\s/:'"(),;]+/)*([^\s/:'"(),;]+)/?""")
 
 
 def portable(value: Any) -> Any:

@@ -55,11 +55,13 @@ def test_a_failed_trials_reason_keeps_its_words_and_its_traceback_loses_its_fold
     store = Store(tmp_path / "runs")
     recorded(store)
     reason = "/home/me/cells/val.json: category id 4 is missing (log: /home/me/runs/train.log); see https://arxiv.org/abs/2108.12176"
-    store.journal("a" * 12).append("failed", reason=reason, traceback_tail='File "/home/me/lab/trial.py", line 3\n  a / b, and/or 3/4')
+    store.journal("a" * 12).append(
+        "failed", reason=reason, traceback_tail='File "/home/me/lab/trial.py", line 3\n  a / b, and/or 3/4, ${CELLS}/annotations/val.json'
+    )
     export_records(store, "s", ["a" * 12], tmp_path / "out")
     failed = Store(tmp_path / "out").journal("a" * 12).read()[-1]
     assert failed["reason"] == "val.json: category id 4 is missing (log: train.log); see https://arxiv.org/abs/2108.12176"
-    assert failed["traceback_tail"] == 'File "trial.py", line 3\n  a / b, and/or 3/4'
+    assert failed["traceback_tail"] == 'File "trial.py", line 3\n  a / b, and/or 3/4, ${CELLS}/annotations/val.json'
 
 
 def test_a_file_in_a_folder_with_a_blank_in_its_name_loses_the_folder_too(tmp_path):
