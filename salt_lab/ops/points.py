@@ -72,16 +72,16 @@ def place_r_points(distances_N4HW: Tensor, factors_NFHW: Tensor, num_points: int
 MAX_LOG_FACTOR = 8.0
 
 
-def move_c_points(r_points_NK2HW: Tensor, vectors_NK2HW: Tensor) -> Tensor:
+def move_c_points(r_points_NK2HW: Tensor, vectors_NK2HW: Tensor, stop_gradient: bool = True) -> Tensor:
     """C-points: ``exp(v) * stop_gradient(R-points)``, elementwise, in float32 (salt.md section 2, step 6).
 
-    The stopped gradient keeps classification from pulling on the regression branch. ``v`` is held at or below
+    The stopped gradient keeps classification from pulling on the regression branch; ``stop_gradient=False`` lets it pull. ``v`` is held at or below
     :data:`MAX_LOG_FACTOR` **(ours)** so that ``exp`` cannot overflow.
 
     Args and result have shape ``(N, K, 2, H, W)``, in cells, y first.
     """
     factor = vectors_NK2HW.to(r_points_NK2HW.dtype).clamp(max=MAX_LOG_FACTOR).exp()
-    return factor * r_points_NK2HW.detach()
+    return factor * (r_points_NK2HW.detach() if stop_gradient else r_points_NK2HW)
 
 
 def boxes_from_distances(centres_P2: Tensor, distances_P4: Tensor) -> Tensor:

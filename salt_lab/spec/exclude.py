@@ -18,7 +18,7 @@ from salt_lab.spec.explain import explain, key_of
 from salt_lab.spec.keys import GROUPS, LEAVES, SHORT, defaults, unknown_key
 from salt_lab.spec.reading import Source
 from salt_lab.spec.settings import Layer, layer
-from salt_lab.spec.trial import Trial, unflatten
+from salt_lab.spec.trial import Trial, flatten, unflatten
 
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {"lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge}
 OPERATORS = (*ORDERS, "ne", "in", "not_in")
@@ -82,31 +82,31 @@ def _condition(source: Source, key: str, wanted: Any, field: str) -> Condition:
         tests = [_operator(source, key, name, value, f"{field}.{name}") for name, value in wanted.items()]
         return Condition(key, lambda value: all(test(value) for test in tests))
     if not isinstance(wanted, list):
-        _check(source, key, wanted, field)
-        return Condition(key, _equals(wanted))
+        return Condition(key, _equals(_check(source, key, wanted, field)))
     if not wanted:
         raise source.error(field, wanted, "is an empty list: name at least one value to leave out")
-    return Condition(key, lambda value: same(value, wanted) or any(same(value, one) for one in wanted))
+    options = [_stored(key, one) for one in wanted]
+    return Condition(key, lambda value: same(value, wanted) or any(same(value, one) for one in options))
 
 
 def _operator(source: Source, key: str, name: str, wanted: Any, field: str) -> Callable[[Any], bool]:
     if name not in OPERATORS:
         raise source.error(field, wanted, did_you_mean("operator", name, OPERATORS))
     if name in ("in", "not_in"):
-        options = sequence(source, wanted, field, "values")
+        options = [_stored(key, one) for one in sequence(source, wanted, field, "values")]
         return lambda value: any(same(value, one) for one in options) == (name == "in")
     if name == "ne":
-        _check(source, key, wanted, field)
-        return lambda value: not same(value, wanted)
+        stored = _check(source, key, wanted, field)
+        return lambda value: not same(value, stored)
     if not _is_number(wanted):
         raise source.error(field, wanted, f"{name} compares numbers: give a number, or list the values with in: [...]")
     return lambda value: _is_number(value) and ORDERS[name](value, wanted)
 
 
-def _check(source: Source, key: str, wanted: Any, field: str) -> None:
-    """Refuse a value that the field can never have: a misspelt host would silently exclude nothing."""
+def _check(source: Source, key: str, wanted: Any, field: str) -> Any:
+    """The value as a trial stores it. A value that the field can never have is refused: a misspelt host would silently exclude nothing."""
     if key == "data.val_images":  # a number for the embedded data, a folder for COCO files
-        return
+        return wanted
     try:
         Trial.model_validate(unflatten({key: wanted}))
     except ValidationError as error:
@@ -114,6 +114,15 @@ def _check(source: Source, key: str, wanted: Any, field: str) -> None:
             compared = problem.get("ctx", {}).get("at")  # with other fields, which the predicate says nothing about
             if key_of(problem) == key and not compared and problem["type"] != "extra_forbidden":
                 raise source.error(field, wanted, explain(problem)) from None
+    return _stored(key, wanted)
+
+
+def _stored(key: str, wanted: Any) -> Any:
+    """``true`` of a long skip is stored as ``cls``; a value that needs other fields beside it stays as written."""
+    try:
+        return flatten(Trial.model_validate(unflatten({key: wanted})).model_dump(mode="json")).get(key, wanted)
+    except ValidationError:
+        return wanted
 
 
 def _equals(wanted: Any) -> Callable[[Any], bool]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from salt_lab.errors import did_you_mean
+from salt_lab.spec.naming import names
 from salt_lab.spec.reading import NOTHING, Source, show
 from salt_lab.spec.settings import Layer, check_key, combine, layer, over, place
 
@@ -130,9 +131,10 @@ def _one_at_a_time(source: Source, section: Any) -> Iterator[Draft]:
 
 
 def _vary(source: Source, keys: Any, field: str) -> Iterator[Draft]:
-    yield Draft({})
+    yield Draft({}, "base")
     for key, values in mapping(source, keys, field, "{salt.points: [5, 9]}").items():
-        yield from (Draft(one) for one in _values(source, key, values, f"{field}.{key}"))
+        for value, one in zip(values, _values(source, key, values, f"{field}.{key}"), strict=True):
+            yield Draft(one, names([{key: value}])[0])
 
 
 def _add_one(source: Source, parts: Any, field: str) -> Iterator[Draft]:

@@ -12,12 +12,26 @@ from pydantic_core import PydanticCustomError
 
 from salt_lab.errors import did_you_mean
 
-HOSTS = ("atss", "fcos", "gfl", "salt_net")
-BACKBONES = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
-#: lambda_c of the released code (salt.md section 3): 1.0 on ATSS and SALT-Net, 0.5 on FCOS. GFL is not in it: 1.0 is (ours).
-COARSE_WEIGHTS = {"atss": 1.0, "fcos": 0.5, "gfl": 1.0, "salt_net": 1.0}
+#: Hosts that the operator can be plugged into, with lambda_c of the released code (salt.md section 3): 1.0 on ATSS and SALT-Net, 0.5 on
+#: FCOS and RetinaNet. The others are not in it: 1.0 is (ours).
+COARSE_WEIGHTS = {
+    "atss": 1.0, "fcos": 0.5, "fcos_plain": 0.5, "fovea": 1.0, "gfl": 1.0, "gflv2": 1.0, "reppoints": 1.0, "retinanet": 0.5, "salt_net": 1.0,
+    "vfnet": 1.0,
+}  # fmt: skip
+SALT_HOSTS = tuple(COARSE_WEIGHTS)
 #: Convolutions per tower of mmdet's hosts, and of the released SALT-Net.
-HEAD_CONVS = {"atss": 4, "fcos": 4, "gfl": 4, "salt_net": 3}
+HEAD_CONVS = {
+    "atss": 4, "fcos": 4, "fcos_plain": 4, "fovea": 4, "gfl": 4, "gflv2": 4, "reppoints": 3, "retinanet": 4, "salt_net": 3, "vfnet": 3,
+}  # fmt: skip
+#: Comparison hosts without a SALT form: rival ways to align, and RetinaNet with its nine anchors.
+PLAIN_HOSTS = ("autoassign", "ddod", "dyhead", "paa", "retinanet_9_anchors", "tood")
+HOSTS = SALT_HOSTS + PLAIN_HOSTS
+#: A host by the name of its config in mmdet: ``mmdet::tood/tood_r50_fpn_1x_coco.py``.
+MMDET = "mmdet::"
+#: Hosts whose class score can be multiplied with GFLv2's predicted quality, and whether it is unless the trial says otherwise.
+QUALITY = {"gfl": False, "gflv2": True, "salt_net": True}
+BACKBONES = ("host", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
+LONG_SKIPS = ("none", "cls", "reg", "both")
 #: The last stage that can be frozen: mmdet's ResNets have 4, its MobileNetV2 counts 7 blocks.
 LAST_STAGE = {"mobilenet_v2": 7}
 
@@ -43,6 +57,21 @@ def known(kind: str, choices: tuple[str, ...]) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def known_host(name: str) -> str:
+    """Accept a host of the table, or a config of mmdet by name; name the nearest host otherwise."""
+    if name.startswith(MMDET):
+        if not name.endswith(".py") or name == f"{MMDET}.py":
+            raise spec_error(f"{MMDET} is followed by a config's path in mmdet, e.g. {MMDET}tood/tood_r50_fpn_1x_coco.py")
+    elif name not in HOSTS:
+        near = f"{did_you_mean('host', name, HOSTS)}; or any config of mmdet: {MMDET}tood/tood_r50_fpn_1x_coco.py"
+        raise spec_error(near)
+    return name
+
+
+def _skip_name(value: Any) -> Any:
+    return ("cls" if value else "none") if isinstance(value, bool) else value
 
 
 def _no_bool(value: Any) -> Any:
@@ -84,12 +113,46 @@ class SaltToggles(Spec):
     coarse_weight: Number | None = Field(
         None, ge=0, description="lambda_c: weight of the coarse box loss; null = the host's published value"
     )
-    long_skip: StrictBool = Field(True, description="Add the pyramid feature to the classification feature before the operator")
+    sdr_kind: Literal["giou", "smooth_l1"] = Field("giou", description="SDR compares boxes by GIoU, or distances by smooth L1 (ours)")
+    sdr_gate: StrictBool = Field(False, description="SDR only where the refined box is better than the coarse one (ours)")
+    long_skip: Annotated[Literal["none", "cls", "reg", "both"], BeforeValidator(_skip_name)] = Field(
+        "cls",
+        description="Add the pyramid feature to the feature of this task before the operator; true = cls, false = none",
+        json_schema_extra={"type": ["string", "boolean"], "enum": [*LONG_SKIPS, True, False]},
+    )
+    reg_at: Literal["r_points", "cell"] = Field(
+        "r_points", description="Where box features are gathered; cell = not gathered, the host's own"
+    )
+    cls_at: Literal["c_points", "r_points", "cell"] = Field(
+        "c_points", description="Where class features are gathered; cell = not gathered, the host's own"
+    )
+    stop_gradient: StrictBool = Field(True, description="Keep the class features' gradient out of the points' box side")
+    levels: tuple[Annotated[StrictInt, Field(ge=3, le=7)], ...] | None = Field(
+        None, description="Pyramid levels on which the operator acts, e.g. [3, 4, 5]; null = all (3 to 7)"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _accept_bool(cls, value: Any) -> Any:
         return {"enabled": value} if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> SaltToggles:
+        levels = self.levels
+        if levels is not None and (not levels or list(levels) != sorted(set(levels))):
+            raise spec_error(
+                "name at least one level, each once, in order, e.g. [3, 4, 5]; to leave the operator out set salt: false", "levels"
+            )
+        taught = (
+            self.reg_at == "r_points" or (self.cls_at != "cell" and not self.stop_gradient) or self.sdr_weight or self.coarse_weight != 0
+        )
+        if self.enabled and not taught:
+            raise spec_error(
+                "nothing would teach the coarse box: without coarse and SDR loss it learns through the R-points alone "
+                "(reg_at: r_points, or stop_gradient: false). Give coarse_weight a value above 0",
+                "coarse_weight",
+            )
+        return self
 
 
 class Backbone(Spec):
@@ -119,11 +182,11 @@ class Backbone(Spec):
         last = LAST_STAGE.get(self.name, 4)
         if self.frozen > last:
             raise spec_error(f"{self.name} has stages up to {last}: choose -1 (none) to {last}", "frozen_stages")
-        if self.base_channels != 64 and self.name == "mobilenet_v2":
-            raise spec_error("mobilenet_v2 has one width: leave base_channels at 64, or take a resnet", "base_channels")
+        if self.base_channels != 64 and self.name in ("mobilenet_v2", "host"):
+            raise spec_error(f"{self.name} has one width: leave base_channels at 64, or take a resnet", "base_channels")
         if self.base_channels != 64 and self.init == "host":
             raise spec_error("the host's weights fit base_channels 64 only: set base_channels to 64, or init to null", "init")
-        if self.name != "resnet50" and self.init == "host":
+        if self.name not in ("resnet50", "host") and self.init == "host":
             raise spec_error(f"the host's weights are a resnet50's, not a {self.name}'s: name a weights file, or set init to null", "init")
         return self
 
@@ -179,6 +242,10 @@ class Schedule(Spec):
     )
     flip: Number = Field(0.5, ge=0, le=1, description="Probability of mirroring an image")
     amp: StrictBool = Field(False, description="Automatic mixed precision (GPU)")
+    ema: Number | None = Field(
+        None, gt=0, lt=1, description="Momentum of a running mean of the weights, which is then evaluated, e.g. 0.0002; null = none"
+    )
+    scale_lr: StrictBool = Field(False, description="lr is meant for 16 images a step: scale it by batch / 16")
 
     @model_validator(mode="before")
     @classmethod
@@ -202,6 +269,11 @@ class Schedule(Spec):
                 f"every milestone must come before the last epoch (epochs = {self.epochs}); null takes 2/3 and 11/12 of it", "milestones"
             )
         return self
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate in force: ``lr``, scaled linearly from 16 images a step to ``batch`` where asked."""
+        return self.lr * self.batch / 16 if self.scale_lr else self.lr
 
     @property
     def drops(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from salt_lab.spec.reading import NOTHING, Source, show
 from salt_lab.spec.trial import SCHEDULES, Trial, unflatten
 
 #: Keys whose values are paths: environment variables are put in, and the path is made absolute.
-PATHS = ("data.train", "data.val", "data.images", "data.val_images", "backbone.init")
+PATHS = ("data.train", "data.val", "data.images", "data.val_images", "backbone.init", "weights")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -143,6 +143,6 @@ def _expanded(source: Source, key: str, setting: Setting) -> Any:
             message = f"the environment variable {name} is not set: export {name}=..., or override {key}=..."
             raise source.error(setting.origin, value, message)
     path = _VARIABLE.sub(lambda match: os.environ[match.group(1)], value)
-    if key == "backbone.init" and (path == "host" or "://" in path):
+    if key in ("backbone.init", "weights") and (path == "host" or "://" in path):
         return path
     return os.path.abspath(os.path.expanduser(path))

@@ -161,9 +161,16 @@ def test_a_field_that_a_cell_does_not_have_meets_no_condition(load: Any) -> None
     assert [cell.trial.data.kind for cell in study.cells] == ["coco"]
 
 
+@pytest.mark.parametrize("written", ["true", "cls", "[cls]", "{in: [true]}", "{ne: none}"])
+def test_a_predicate_may_write_a_value_in_any_way_that_the_field_takes(load: Any, written: str) -> None:
+    study = load(f"base: {{salt: true}}\naxes: {{salt.long_skip: [none, cls]}}\nexclude: [{{salt.long_skip: {written}}}]")
+    assert [cell.trial.salt.long_skip for cell in study.cells] == ["none"]
+
+
 def test_vary_changes_one_factor_at_a_time(load: Any) -> None:
     study = load("base: {salt: true}\none_at_a_time: {vary: {salt.points: [5, 9, 13], salt.sdr_weight: [0, 1]}}")
     assert [(cell.trial.salt.points, cell.trial.salt.sdr_weight) for cell in study.cells] == [(9, 1), (5, 1), (13, 1), (9, 0)]
+    assert [cell.name for cell in study.cells] == ["base", "points=5", "points=13", "sdr_weight=0"]
 
 
 PARTS = """
@@ -179,20 +186,20 @@ def toggles(study: Any) -> dict[str, tuple[float, bool, int]]:
 
 def test_add_one_adds_each_part_alone(load: Any) -> None:
     assert toggles(load(f"base: {{salt: true}}\none_at_a_time:\n  add_one:{PARTS}")) == {
-        "all off": (0, False, 4),
-        "only sdr": (1, False, 4),
-        "only skip": (0, True, 4),
-        "only inside": (0, False, 9),
-        "all on": (1, True, 9),
+        "all off": (0, "none", 4),
+        "only sdr": (1, "none", 4),
+        "only skip": (0, "cls", 4),
+        "only inside": (0, "none", 9),
+        "all on": (1, "cls", 9),
     }
 
 
 def test_leave_one_out_removes_each_part_alone(load: Any) -> None:
     assert toggles(load(f"base: {{salt: true}}\none_at_a_time:\n  leave_one_out:{PARTS}")) == {
-        "all on": (1, True, 9),
-        "all but sdr": (0, True, 9),
-        "all but skip": (1, False, 9),
-        "all but inside": (1, True, 4),
+        "all on": (1, "cls", 9),
+        "all but sdr": (0, "cls", 9),
+        "all but skip": (1, "none", 9),
+        "all but inside": (1, "cls", 4),
     }
 
 

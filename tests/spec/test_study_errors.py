@@ -64,8 +64,8 @@ CASES = {
         "the cell 'host=gfl salt=on' has no baseline: the same cell with salt=off is not in the study: add that cell, or exclude",
     ),
     "baseline that cannot be built": (
-        "axes: {host: [gfl, salt_net], salt: [off, on]}\nexclude: [{host: salt_net, salt: off}]\ncompare: {baseline: {salt: off}}",
-        "the cell 'host=salt_net salt=on' has no baseline: the same cell with salt=off cannot be built (axes.host[1] = salt_net",
+        "axes: {host: [gfl, tood], salt: [off, on]}\nexclude: [{host: tood, salt: on}]\ncompare: {baseline: {host: tood}}",
+        "the cell 'host=gfl salt=on' has no baseline: the same cell with host=tood cannot be built (compare.baseline",
     ),
     "baseline with an unknown toggle": (
         "compare: {baseline: {salt.enabeld: off}}",
@@ -73,9 +73,9 @@ CASES = {
     ),
     "baseline with an impossible value": ("compare: {baseline: {salt.points: 3}}", "compare.baseline.salt.points = 3: a point set"),
     "compare with an unknown field": ("compare: {base: {salt: off}}", "no field of compare named 'base'. Did you mean 'baseline'?"),
-    "SALT-Net without SALT": (
-        "axes: {host: [gfl, salt_net], salt: [off, on]}",
-        "axes.host[1] = salt_net: salt_net without SALT is GFLv2, which is not built yet: use host gfl as the plain host, and leave",
+    "SALT on a comparison host": (
+        "axes: {host: [gfl, tood], salt: [off, on]}",
+        "axes.host[1] = tood: tood is a comparison host and has no SALT form; hosts with SALT: atss, ",
     ),
     "YAML that does not close": ("base: {host: atss}\naxes: [", "line 2, column 8: is not valid YAML"),
     "YAML with a tab": ("base:\n\thost: atss", "line 2, column 1: is not valid YAML"),

@@ -12,6 +12,8 @@ from salt_lab.spec.trial import (
     COARSE_WEIGHTS,
     HEAD_CONVS,
     HOSTS,
+    PLAIN_HOSTS,
+    SALT_HOSTS,
     CocoData,
     EmbeddedData,
     Schedule,
@@ -35,8 +37,9 @@ def make(**fields: Any) -> Trial:
     return Trial.model_validate(fields)
 
 
-def test_every_host_has_a_coarse_weight_and_a_tower_height() -> None:
-    assert set(HOSTS) == set(COARSE_WEIGHTS) == set(HEAD_CONVS)
+def test_every_salt_host_has_a_coarse_weight_and_a_tower_height() -> None:
+    assert set(SALT_HOSTS) == set(COARSE_WEIGHTS) == set(HEAD_CONVS)
+    assert set(HOSTS) == set(SALT_HOSTS) | set(PLAIN_HOSTS)
 
 
 def test_shorthands_are_the_long_forms() -> None:
@@ -82,7 +85,18 @@ def test_a_data_mapping_with_files_is_coco() -> None:
         ({"schedule": {"milestones": [8, 8]}}, "increasing"),
         ({"schedule": {"milestones": [0, 8]}}, "from 1 on"),
         ({"schedule": {"image_size": [800, 1333]}}, "longest side"),
-        ({"host": "salt_net"}, "use host gfl as the plain host"),
+        ({"host": "atts"}, "or any config of mmdet: mmdet::"),
+        ({"host": "mmdet::tood"}, "followed by a config's path"),
+        ({"host": "tood", "salt": True}, "no SALT form; hosts with SALT: atss, fcos"),
+        ({"host": "mmdet::tood/tood_r50_fpn_1x_coco.py", "salt": True}, "no SALT form"),
+        ({"host": "atss", "quality": True}, "no quality predictor to switch"),
+        ({"host": "vfnet", "schedule": {"amp": True}}, "cannot learn in mixed precision"),
+        ({"salt": {"levels": []}}, "name at least one level"),
+        ({"salt": {"levels": [4, 3]}}, "in order"),
+        ({"salt": {"levels": [2]}}, "greater than or equal to 3"),
+        ({"salt": {"cls_at": "centre"}}, "'c_points', 'r_points' or 'cell'"),
+        ({"schedule": {"ema": 1.0}}, "less than 1"),
+        ({"salt": {"enabled": True, "reg_at": "cell", "sdr_weight": 0, "coarse_weight": 0}}, "nothing would teach the coarse box"),
         ({"backbone": {"name": "resnet18", "frozen_stages": 5}}, "stages up to 4"),
         ({"backbone": {"name": "mobilenet_v2", "base_channels": 16}}, "one width"),
         ({"backbone": {"base_channels": 16, "init": "host"}}, "base_channels 64 only"),
@@ -98,8 +112,29 @@ def test_weights_are_not_negative(field: str) -> None:
     assert make(salt={field: 0})
 
 
-def test_salt_net_is_a_host_with_the_operator_on() -> None:
-    assert make(host="salt_net", salt=True).convs == 3
+def test_salt_net_has_three_convolutions_a_tower_and_a_quality_predictor_with_and_without_the_operator() -> None:
+    for salt in (True, False):
+        trial = make(host="salt_net", salt=salt)
+        assert trial.convs == 3 and trial.has_quality
+
+
+def test_a_config_of_mmdet_keeps_its_own_network_unless_another_is_named() -> None:
+    config = "mmdet::gfl/gfl_x101-32x4d_fpn_ms-2x_coco.py"
+    assert make(host=config).backbone.name == make(host=config, backbone={"init": "host"}).backbone.name == "host"
+    assert make(host=config, backbone="resnet18").backbone.name == "resnet18"
+    assert make(host="atss").backbone.name == "resnet50"
+
+
+def test_the_coarse_box_may_learn_from_one_source_alone() -> None:
+    """Through R-points, through C-points that let gradient pass, from its own loss, or from SDR."""
+    silent = {"enabled": True, "sdr_weight": 0, "coarse_weight": 0, "reg_at": "cell"}
+    for teacher in ({"reg_at": "r_points"}, {"stop_gradient": False}, {"coarse_weight": 1}, {"sdr_weight": 1}):
+        assert make(salt={**silent, **teacher})
+
+
+@pytest.mark.parametrize(("said", "stored"), [(True, "cls"), (False, "none"), ("both", "both")])
+def test_a_long_skip_may_be_written_as_true_or_false(said: Any, stored: str) -> None:
+    assert make(salt={"long_skip": said}).salt.long_skip == stored
 
 
 def test_a_trial_cannot_be_changed_afterwards() -> None:
@@ -107,7 +142,13 @@ def test_a_trial_cannot_be_changed_afterwards() -> None:
         Trial().seed = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("toggle", [{"points": 5}, {"sdr_weight": 0.0}, {"coarse_weight": 2.0}, {"long_skip": False}])
+TOGGLES = [
+    {"points": 5}, {"sdr_weight": 0.0}, {"coarse_weight": 2.0}, {"long_skip": False}, {"long_skip": "reg"}, {"reg_at": "cell"},
+    {"cls_at": "cell"}, {"cls_at": "r_points"}, {"stop_gradient": False}, {"sdr_kind": "smooth_l1"}, {"sdr_gate": True}, {"levels": [3]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("toggle", TOGGLES)
 def test_toggles_matter_to_the_id_only_where_the_operator_is_on(toggle: dict[str, Any]) -> None:
     off, on = {"enabled": False, **toggle}, {"enabled": True, **toggle}
     assert trial_id(make(salt=off), MARKS) == trial_id(make(salt=False), MARKS)
@@ -120,9 +161,14 @@ def test_toggles_matter_to_the_id_only_where_the_operator_is_on(toggle: dict[str
         ({"host": "fcos", "salt": {"enabled": True, "coarse_weight": 0.5}}, {"host": "fcos", "salt": True}),
         ({"host": "gfl", "salt": {"enabled": True, "coarse_weight": 1}}, {"host": "gfl", "salt": True}),
         ({"head_convs": 4}, {}),
+        ({"channels": 256}, {}),
         ({"schedule": {"milestones": [8, 11]}}, {}),
         ({"schedule": {"decay": "cosine", "milestones": [3]}}, {"schedule": {"decay": "cosine"}}),
         ({"schedule": {"lr": "1e-2"}}, {"schedule": {"lr": 0.01}}),
+        ({"host": "gflv2", "quality": True}, {"host": "gflv2"}),
+        ({"salt": {"enabled": True, "levels": [3, 4, 5, 6, 7]}}, {"salt": True}),
+        ({"salt": {"enabled": True, "sdr_weight": 0, "sdr_kind": "smooth_l1"}}, {"salt": {"enabled": True, "sdr_weight": 0}}),
+        ({"salt": {"enabled": True, "cls_at": "cell", "stop_gradient": False}}, {"salt": {"enabled": True, "cls_at": "cell"}}),
     ],
 )
 def test_saying_what_is_so_anyway_keeps_the_id(said: dict[str, Any], left_out: dict[str, Any]) -> None:
@@ -141,6 +187,10 @@ def test_saying_what_is_so_anyway_keeps_the_id(said: dict[str, Any], left_out: d
         {"schedule": {"lr": 0.02}},
         {"schedule": {"milestones": []}},
         {"seed": 1},
+        {"weights": "atss.pth"},
+        {"schedule": {"ema": 0.0002}},
+        {"schedule": {"scale_lr": True}},
+        {"host": "gfl", "quality": True},
     ],
 )
 def test_what_can_change_the_result_changes_the_id(change: dict[str, Any]) -> None:
@@ -173,7 +223,7 @@ def test_the_id_follows_the_content_of_data_and_weights_and_not_their_place(tmp_
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("decay", ["step", "cosine"])
 def test_the_canonical_form_is_a_trial_with_the_same_canonical_form(host: str, backbone: str, decay: str) -> None:
-    plain = canonical(make(host=host, salt=True, backbone=backbone, schedule={"decay": decay}))
+    plain = canonical(make(host=host, salt=host in SALT_HOSTS, backbone=backbone, schedule={"decay": decay}))
     assert canonical(Trial.model_validate(plain)) == plain
 
 
