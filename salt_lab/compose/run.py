@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from mmengine.config import Config
 
+from salt_lab.errors import SpecError
 from salt_lab.spec.trial import Schedule, Trial
 
-#: replaced whole by :func:`patch_data` and :func:`patch_schedule`
+#: replaced whole by :func:`patch_data` and :func:`patch_schedule`; a host's own hooks belong to its own schedule
 HOST_RUN_KEYS = (
     "train_pipeline", "test_pipeline", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator", "test_evaluator",
-    "param_scheduler", "auto_scale_lr", "data_root", "dataset_type", "backend_args",
+    "param_scheduler", "auto_scale_lr", "custom_hooks", "data_root", "dataset_type", "backend_args",
 )  # fmt: skip
 
 
@@ -55,13 +56,22 @@ def _pipelines(schedule: Schedule) -> tuple[list[dict[str, Any]], list[dict[str,
 
 
 def patch_data(config: Config, trial: Trial, data: Paths, loader_workers: int, world_size: int = 1) -> None:
-    """Loaders and evaluator for a COCO-format data set; ``schedule.batch`` is shared out over ``world_size`` workers."""
+    """Loaders and evaluator for a COCO-format data set; ``schedule.batch`` is shared out over ``world_size`` workers.
+
+    Raises:
+        SpecError: it cannot be shared out equally: the step would have another number of images than the trial says.
+    """
+    if trial.schedule.batch % world_size:
+        raise SpecError(
+            f"schedule.batch = {trial.schedule.batch} cannot be shared out equally over {world_size} workers; "
+            f"take a batch that {world_size} divides, or fewer workers"
+        )
     train, test = _pipelines(trial.schedule)
     meta = dict(classes=tuple(data.classes))
     workers = dict(num_workers=loader_workers, persistent_workers=loader_workers > 0)
     common = dict(type="CocoDataset", metainfo=meta, backend_args=None)
     config.train_dataloader = dict(
-        batch_size=max(1, trial.schedule.batch // world_size),
+        batch_size=trial.schedule.batch // world_size,
         sampler=dict(type="DefaultSampler", shuffle=True, seed=trial.seed),
         batch_sampler=dict(type="AspectRatioBatchSampler"),
         dataset=common
@@ -85,15 +95,22 @@ def patch_data(config: Config, trial: Trial, data: Paths, loader_workers: int, w
 
 
 def patch_schedule(config: Config, schedule: Schedule) -> None:
-    """Optimiser, learning rate, epochs. The host's own per-parameter settings (FCOS: biases) stay."""
+    """Optimiser, learning rate, epochs, running mean of the weights. The host's own per-parameter settings (FCOS: biases) stay.
+
+    ``lr`` is written as it is used (:attr:`~salt_lab.spec.trial.Schedule.peak_lr`), and ``auto_scale_lr.base_batch_size`` says for how many
+    images a step that is: the config, trained alone with ``--auto-scale-lr``, scales from there and never twice.
+    """
     kind = dict(sgd=dict(type="SGD", momentum=0.9), adamw=dict(type="AdamW", fused=True))[schedule.optimizer]
     wrapper = dict(
         type="AmpOptimWrapper" if schedule.amp else "OptimWrapper",
-        optimizer=kind | dict(lr=schedule.lr, weight_decay=schedule.weight_decay),
+        optimizer=kind | dict(lr=schedule.peak_lr, weight_decay=schedule.weight_decay),
         clip_grad=dict(max_norm=schedule.clip_grad, norm_type=2) if schedule.clip_grad else None,
     )
     paramwise = config.get("optim_wrapper", {}).get("paramwise_cfg")
     config.optim_wrapper = wrapper | (dict(paramwise_cfg=paramwise) if paramwise else {})
+    config.auto_scale_lr = dict(enable=False, base_batch_size=schedule.batch)
+    if schedule.ema is not None:
+        config.custom_hooks = [dict(type="RunningMeanHook", momentum=schedule.ema)]
     warmup = (
         [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup_iters)] if schedule.warmup_iters else []
     )
@@ -111,7 +128,8 @@ def patch_schedule(config: Config, schedule: Schedule) -> None:
 def patch_runtime(config: Config, trial: Trial, work_dir: Path | None) -> None:
     """Seed, checkpoints (the last one is kept for resuming), imports that register our modules."""
     config.default_scope = "mmdet"
-    config.custom_imports = dict(imports=["salt_lab.models", "salt_lab.evaluate.metric"], allow_failed_imports=False)
+    running_mean = ["salt_lab.train.running_mean"] if trial.schedule.ema is not None else []
+    config.custom_imports = dict(imports=["salt_lab.models", "salt_lab.evaluate.metric", *running_mean], allow_failed_imports=False)
     config.randomness = dict(seed=trial.seed, deterministic=False)
     config.default_hooks = dict(
         timer=dict(type="IterTimerHook"),

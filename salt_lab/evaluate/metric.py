@@ -5,7 +5,9 @@ mmdet's own CocoMetric rounds to a tenth of a point, too coarse for differences 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from salt_lab.evaluate.coco import coco_numbers
+from salt_lab.evaluate.submission import zip_submission
 
 
 @METRICS.register_module()
@@ -24,13 +27,19 @@ class LabCocoMetric(BaseMetric):
 
     Args:
         ann_file: ground truth.
-        out_file: where the detections go after every evaluation (COCO result list, gzipped JSON); None keeps them nowhere.
+        out_file: where the detections go after every evaluation (COCO result list, JSON, gzipped where the name ends in .gz); None keeps
+            them nowhere.
+        format_only: only write ``out_file``, and a zip of it beside it for COCO's server; ``ann_file`` needs no annotations then.
+        collect_device: "cpu" or "gpu": where the workers' results are brought together.
     """
 
     default_prefix = ""
 
-    def __init__(self, ann_file: str, out_file: str | None = None, collect_device: str = "cpu") -> None:
+    def __init__(self, ann_file: str, out_file: str | None = None, format_only: bool = False, collect_device: str = "cpu") -> None:
         super().__init__(collect_device=collect_device)
+        if format_only and out_file is None:
+            raise ValueError("format_only writes a result file and nothing else: give out_file")
+        self.format_only = format_only
         self.ann_file = ann_file
         self.out_file = Path(out_file) if out_file else None
         self._truth: Any = None
@@ -43,20 +52,25 @@ class LabCocoMetric(BaseMetric):
             self.results.append((sample["img_id"], *rows))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Evaluate everything collected over all workers."""
-        from pycocotools.coco import COCO
-
-        if self._truth is None:
-            import contextlib
-            import io
-
-            with contextlib.redirect_stdout(io.StringIO()):
-                self._truth = COCO(self.ann_file)
-        categories = sorted(self._truth.getCatIds())
+        """Evaluate everything collected over all workers; each image comes once, also where workers were given some twice to fill up."""
+        categories = self._categories()
         detections = [row for image_id, *arrays in results for row in detection_rows(image_id, *arrays, categories=categories)]
         if self.out_file is not None:
             write_detections(self.out_file, detections)
+        if self.format_only and self.out_file is not None:
+            zip_submission(self.out_file)
+            return {}
         return dict(coco_numbers(self._truth, detections)._asdict())
+
+    def _categories(self) -> list[int]:
+        """The category id behind each label. mmdet numbers labels in the file's order, and only the classes that the data section names."""
+        from pycocotools.coco import COCO
+
+        if self._truth is None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._truth = COCO(self.ann_file)
+        classes = (self.dataset_meta or {}).get("classes", ())
+        return list(self._truth.getCatIds(catNms=[classes] if isinstance(classes, str) else list(classes)))
 
 
 def detection_rows(image_id: int, boxes_N4: Any, scores_N: Any, labels_N: Any, *, categories: Sequence[int]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Shape legend: N images, C channels, K points, F = 2K - 4 scale factors, H x W ce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,9 +24,9 @@ class Aligned(NamedTuple):
 
     cls_feat: Tensor  #: (N, C, H, W) feature for the host's classification predictor
     reg_feat: Tensor  #: (N, C, H, W) feature for the host's regression predictor
-    coarse_N4HW: Tensor  #: coarse distances left, top, right, bottom, cells, >= 0, float32
-    r_points_NK2HW: Tensor  #: R-points, cells from each cell, y first, float32
-    c_points_NK2HW: Tensor  #: C-points, likewise
+    coarse_N4HW: Tensor  #: coarse distances left, top, right, bottom, cells, >= 0, float32; zeros on a level without the operator
+    r_points_NK2HW: Tensor | None  #: R-points, cells from each cell, y first, float32; None where no feature is gathered at points
+    c_points_NK2HW: Tensor | None  #: the points at which class features were gathered, likewise
 
 
 class PointConvLayer(nn.Module):
@@ -64,30 +65,42 @@ def _full(x: Tensor) -> Tensor:
 class SALT(nn.Module):
     """Spatially aligned features for both tasks: R-points for regression, C-points for classification.
 
+    The keywords switch parts of the operator off, each giving the next simpler model; none of them has the part's parameters.
+
     Args:
         channels: C of the towers, a multiple of 32 (GroupNorm).
         num_points: K >= 4.
         num_levels: pyramid levels; each has its own learnt scale of the coarse distances, starting at 1.
-        long_skip: add the level's feature to the classification feature first (step 1; needs equal channels).
+        long_skip: add the level's feature to the feature of this task first: "none", "cls" (step 1), "reg" or "both" (needs equal channels).
+        reg_at: where box features are gathered: "r_points", or "cell" (the host's own feature).
+        cls_at: where class features are gathered: "c_points", "r_points" (no vectors: the points as they are), or "cell".
+        stop_gradient: no gradient from class features into the points' box side (step 6).
+        levels: indices of the levels on which the operator acts, 0 is the finest; None = all. Elsewhere features pass unchanged.
 
     Raises:
-        ValueError: fewer than 4 points, or channels not a multiple of 32.
+        ValueError: fewer than 4 points, channels not a multiple of 32, or a level that is not there.
     """
 
-    def __init__(self, channels: int, num_points: int = 9, num_levels: int = 5, long_skip: bool = True) -> None:
+    def __init__(
+        self, channels: int, num_points: int = 9, num_levels: int = 5, *, long_skip: str = "cls", reg_at: str = "r_points",
+        cls_at: str = "c_points", stop_gradient: bool = True, levels: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if channels % GROUPS:
             raise ValueError(f"channels = {channels}: the operator's GroupNorm needs a multiple of {GROUPS}")
-        self.num_points = num_points
-        self.long_skip = long_skip
+        self.levels = tuple(range(num_levels)) if levels is None else tuple(levels)
+        if not set(self.levels) <= set(range(num_levels)) or not self.levels:
+            raise ValueError(f"levels = {levels}: the host has the levels 0 to {num_levels - 1}; name at least one")
+        self.num_points, self.long_skip, self.stop_gradient = num_points, long_skip, stop_gradient
+        gathers = reg_at == "r_points" or cls_at != "cell"
         self.coarse_hidden = Hidden(channels)
         self.coarse_out = _conv3x3(channels, 4)
-        self.factors_out = _conv3x3(channels, num_factors(num_points))
-        self.vectors_hidden = Hidden(channels)
-        self.vectors_out = _conv3x3(channels, 2 * num_points)
-        self.reg_align = PointConvLayer(channels, num_points)
-        self.cls_align = PointConvLayer(channels, num_points)
-        self.scales = nn.ModuleList(Scale(1.0) for _ in range(num_levels))
+        self.factors_out = _conv3x3(channels, num_factors(num_points)) if gathers else None
+        self.vectors_hidden = Hidden(channels) if cls_at == "c_points" else None
+        self.vectors_out = _conv3x3(channels, 2 * num_points) if cls_at == "c_points" else None
+        self.reg_align = PointConvLayer(channels, num_points) if reg_at == "r_points" else None
+        self.cls_align = PointConvLayer(channels, num_points) if cls_at != "cell" else None
+        self.scales = nn.ModuleList(Scale(1.0) if level in self.levels else nn.Identity() for level in range(num_levels))
 
     def forward(self, x: Tensor, cls_feat: Tensor, reg_feat: Tensor, level: int) -> Aligned:
         """Align one level.
@@ -97,13 +110,28 @@ class SALT(nn.Module):
             cls_feat, reg_feat: ``(N, C, H, W)`` after the host's towers.
             level: which pyramid level, 0 is the finest.
         """
-        if self.long_skip:
-            cls_feat = cls_feat + x
+        if level not in self.levels:
+            return Aligned(cls_feat, reg_feat, _full(x.new_zeros(len(x), 4, *x.shape[-2:])), None, None)
+        cls_feat = cls_feat + x if self.long_skip in ("cls", "both") else cls_feat
+        reg_feat = reg_feat + x if self.long_skip in ("reg", "both") else reg_feat
         hidden = self.coarse_hidden(reg_feat)
         # distances, factors and points stay in float32 under AMP: half precision is coarser than a cell far from the centre
         coarse_N4HW = self.scales[level](_full(self.coarse_out(hidden)).relu())
-        factors_NFHW = _full(self.factors_out(hidden)).sigmoid()
-        r_points = place_r_points(coarse_N4HW, factors_NFHW, self.num_points)
-        vectors = _full(self.vectors_out(self.vectors_hidden(cls_feat))).unflatten(1, (self.num_points, 2))
-        c_points = move_c_points(r_points, vectors)
-        return Aligned(self.cls_align(cls_feat, c_points), self.reg_align(reg_feat, r_points), coarse_N4HW, r_points, c_points)
+        if self.factors_out is None:
+            return Aligned(cls_feat, reg_feat, coarse_N4HW, None, None)
+        r_points = place_r_points(coarse_N4HW, _full(self.factors_out(hidden)).sigmoid(), self.num_points)
+        c_points = self._class_points(cls_feat, r_points)
+        if self.cls_align is not None:
+            cls_feat = self.cls_align(cls_feat, c_points)
+        if self.reg_align is not None:
+            reg_feat = self.reg_align(reg_feat, r_points)
+        return Aligned(cls_feat, reg_feat, coarse_N4HW, r_points, c_points)
+
+    def _class_points(self, cls_feat: Tensor, r_points: Tensor) -> Tensor | None:
+        """Where class features are gathered: R-points moved by predicted vectors, R-points themselves, or nowhere."""
+        if self.vectors_hidden is not None and self.vectors_out is not None:
+            vectors = _full(self.vectors_out(self.vectors_hidden(cls_feat))).unflatten(1, (self.num_points, 2))
+            return move_c_points(r_points, vectors, self.stop_gradient)
+        if self.cls_align is None:
+            return None
+        return r_points.detach() if self.stop_gradient else r_points

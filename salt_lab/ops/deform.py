@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from salt_lab.ops.sampling import sample
 
@@ -141,6 +142,17 @@ def _batches(x: Tensor, offset: Tensor, geometry: Geometry) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
+def first_values(tensor: Tensor, size: torch.Size) -> Tensor:
+    """Offsets or mask ``(N, D, H, W)`` for an output of ``size`` cells, as v2's compiled kernels read them: they count through the memory by
+    the output's cells and never ask for the tensor's own. mmdet's DyHead hands them a finer level's offsets and was trained so
+    (mmdetection issue 11146, GLIP issue 52); of those they read the first ``D x h x w`` values of each image.
+    """
+    count = tensor.shape[1] * size.numel()
+    if tensor.shape[2:] == size or tensor[0:1].numel() < count:  # too few values are refused further on
+        return tensor
+    return tensor.flatten(1)[:, :count].unflatten(1, (tensor.shape[1], *size))
+
+
 def _geometry_v1(options: dict[str, int]) -> Geometry:
     """mmcv's keywords of v1, which are horizontal first."""
     pairs = (
@@ -189,6 +201,7 @@ def modulated_deform_conv_forward(
     *, with_bias: bool, **options: int,
 ) -> None:  # fmt: skip
     """v2: fill ``output``. Options: kernel_h, kernel_w, stride_*, pad_*, dilation_*, group, deformable_group; ``bias`` is empty without one."""
+    offset, mask = (first_values(each, output.shape[2:]) for each in (offset, mask))
     convolve(input, offset, mask, weight, bias if with_bias else None, output, _geometry_v2(options))
 
 
@@ -197,5 +210,9 @@ def modulated_deform_conv_backward(
     grad_weight: Tensor, grad_bias: Tensor, grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor, *, with_bias: bool, **options: int,
 ) -> None:  # fmt: skip
     """v2: gradients of map, weights and bias (added), offsets and mask (overwritten). Options as forward."""
-    into = Gradients(grad_input, grad_offset, grad_mask, grad_weight, grad_bias if with_bias else None)
-    backpropagate(input, offset, mask, weight, grad_output, into, _geometry_v2(options))
+    offset, mask = (first_values(each, grad_output.shape[2:]) for each in (offset, mask))
+    used = Gradients(grad_input, torch.zeros_like(offset), torch.zeros_like(mask), grad_weight, grad_bias if with_bias else None)
+    backpropagate(input, offset, mask, weight, grad_output, used, _geometry_v2(options))
+    for target, values in ((grad_offset, used.offset), (grad_mask, used.mask)):
+        if values is not None:
+            target.copy_(pad(values.flatten(1), (0, target[0].numel() - values[0].numel())).view_as(target) if len(target) else target)

@@ -1,7 +1,7 @@
 """mmcv's ops without a compiler: a module ``mmcv._ext`` made of plain torch, registered only where the compiled one is absent.
 
 ``pip install onedl-mmcv`` brings no compiled ops, and mmdet then fails at ``import mmcv._ext``. :func:`install` puts a module of that name into
-``sys.modules``: the ops that the lab's hosts need are real (nms, deform, focal), every other one raises when it is called, not when it is imported.
+``sys.modules``: the ops that the hosts need are real (nms, deform, focal, roi_align), every other one raises when called, not when imported.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ PORTABLE_OPS = {
     "deform_conv_backward_parameters": "deform",
     "modulated_deform_conv_forward": "deform",
     "modulated_deform_conv_backward": "deform",
+    "roi_align_forward": "roi_align",
+    "roi_align_backward": "roi_align",
     "sigmoid_focal_loss_forward": "focal",
     "sigmoid_focal_loss_backward": "focal",
     "softmax_focal_loss_forward": "focal",

@@ -120,6 +120,18 @@ class RecorderContract:
             "epochs": 2,
         }
 
+    def test_the_inference_time_is_kept_with_the_costs(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        recorder.done(**DONE, inference={"ms": 20.0, "p10_ms": 19.0, "p90_ms": 25.0, "repeats": 20})
+        kept = {key: value for key, value in recorder.record().cost.items() if key.startswith("inference")}
+        assert kept == {"inference_ms": 20.0, "inference_p10_ms": 19.0, "inference_p90_ms": 25.0, "inference_repeats": 20}
+
+    def test_the_training_speed_is_the_median_over_the_epochs_without_the_first(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        for epoch, speed in enumerate((10.0, 50.0, 54.0), start=1):
+            recorder.epoch(epoch, losses={"loss_cls": 1.0}, lr=0.01, seconds=2.0, images_per_second=speed, memory_mb=250.0)
+            assert recorder.record().cost["train_images_per_second"] == {1: 10.0, 2: 50.0, 3: 52.0}[epoch]
+
     def test_done_is_final(self, recorder: Recorder) -> None:
         recorder.start(**START)
         recorder.done(**DONE)

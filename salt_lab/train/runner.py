@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
 
 class LabRunner(Runner):
@@ -56,4 +57,5 @@ def build_runner(config: Config, name: str, log_file: Path) -> LabRunner:
     """
     config.log_file = str(log_file)
     config.experiment_name = name
+    import_modules_from_strings(**config.get("custom_imports", {}))  # mmengine does so only where it reads a config from a file
     return LabRunner.from_cfg(config)

@@ -10,7 +10,7 @@ def positives(n=4):
     torch.manual_seed(n)
     corner = torch.rand(n, 2) * 10
     make = lambda: torch.cat([corner, corner + 5 + torch.rand(n, 2) * 5], dim=1)  # noqa: E731
-    return Positives(make().requires_grad_(), make().requires_grad_(), make(), torch.rand(n))
+    return Positives(make().requires_grad_(), make().requires_grad_(), make(), torch.rand(n), 1.0)
 
 
 def test_sdr_sends_no_gradient_to_the_refined_boxes():
@@ -22,7 +22,7 @@ def test_sdr_sends_no_gradient_to_the_refined_boxes():
 
 def test_coarse_boxes_equal_to_their_teachers_cost_nothing():
     p = positives()
-    same = Positives(p.target_P4, p.target_P4, p.target_P4, p.weight_P)
+    same = Positives(p.target_P4, p.target_P4, p.target_P4, p.weight_P, 1.0)
     losses = added_losses(same, 1.0, 1.0, 1e-6)
     assert losses["loss_coarse"].abs() < 1e-5 and losses["loss_sdr"].abs() < 1e-5
 
@@ -30,7 +30,7 @@ def test_coarse_boxes_equal_to_their_teachers_cost_nothing():
 def test_the_losses_are_the_weighted_mean_of_one_minus_giou():
     a, b = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])
     giou = 2 / 6 - 0 / 6  # intersection 2, union 6, the hull of the two is their union
-    p = Positives(a, b, b, torch.tensor([0.5]))
+    p = Positives(a, b, b, torch.tensor([0.5]), 1.0)
     losses = added_losses(p, coarse_weight=2.0, sdr_weight=3.0, floor=1e-6)
     assert losses["loss_coarse"].item() == pytest.approx(2 * (1 - giou), abs=1e-5)
     assert losses["loss_sdr"].item() == pytest.approx(3 * (1 - giou), abs=1e-5)
@@ -45,7 +45,7 @@ def test_the_host_floor_keeps_a_tiny_normaliser_from_exploding():
 
 def test_without_positives_every_added_loss_is_zero_finite_and_has_a_gradient_path():
     maps = torch.rand(5, 4, requires_grad=True)
-    none = Positives(maps[:0], maps[:0], torch.zeros(0, 4), torch.zeros(0))
+    none = Positives(maps[:0], maps[:0], torch.zeros(0, 4), torch.zeros(0), 1.0)
     losses = added_losses(none, 1.0, 1.0, 1e-6)
     assert {k: v.item() for k, v in losses.items()} == {"loss_coarse": 0.0, "loss_sdr": 0.0}
     sum(losses.values()).backward()

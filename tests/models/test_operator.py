@@ -104,7 +104,7 @@ def test_regression_reaches_the_coarse_box_through_the_points():
 
 def test_the_long_skip_is_a_toggle_of_its_own():
     x, cls_feat, reg_feat = features()
-    with_skip, without = operator(long_skip=True), operator(long_skip=False)
+    with_skip, without = operator(long_skip="cls"), operator(long_skip="none")
     torch.testing.assert_close(with_skip(x, cls_feat, reg_feat, 0).cls_feat, without(x, cls_feat + x, reg_feat, 0).cls_feat)
     assert not torch.allclose(with_skip(x, cls_feat, reg_feat, 0).cls_feat, without(x, cls_feat, reg_feat, 0).cls_feat)
     torch.testing.assert_close(with_skip(x, cls_feat, reg_feat, 0).reg_feat, without(x, cls_feat, reg_feat, 0).reg_feat)

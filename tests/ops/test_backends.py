@@ -14,7 +14,8 @@ from salt_lab.ops.backends import COMPILED, MISSING, OTHERS, PORTABLE, TORCHVISI
 from salt_lab.ops.portable import install
 
 OPS = {
-    "point_conv", "nms", "softnms", "nms_match", "deform_conv", "modulated_deform_conv", "sigmoid_focal_loss", "softmax_focal_loss", OTHERS,
+    "point_conv", "nms", "softnms", "nms_match", "deform_conv", "modulated_deform_conv", "sigmoid_focal_loss", "softmax_focal_loss", "roi_align",
+    OTHERS,
 }  # fmt: skip
 
 

@@ -263,3 +263,24 @@ def test_an_offset_of_the_wrong_shape_is_refused_with_the_shape_that_fits() -> N
     p = problem(GEOMETRIES[0])
     with pytest.raises(ValueError, match=r"offset has shape \(2, 10, .*expected \(2, 12, "):
         module_of(p, modulated=False)(p.x, p.offset[:, :10])
+
+
+def test_offsets_of_a_finer_level_are_read_as_the_compiled_kernel_reads_them() -> None:
+    """DyHead hands v2 the offsets and mask of the next finer level; of each image the first values in memory count (GLIP issue 52)."""
+    install()
+    from mmcv.ops import ModulatedDeformConv2d
+
+    generator = torch.Generator().manual_seed(0)
+    layer = ModulatedDeformConv2d(4, 4, 3, padding=1, bias=False).double()
+    x, fine_offset, fine_mask = (
+        torch.randn(2, depth, side, side, generator=generator, dtype=torch.float64).requires_grad_()
+        for depth, side in ((4, 5), (18, 10), (9, 10))
+    )
+    first = [t.flatten(1)[:, : d * 25].unflatten(1, (d, 5, 5)).detach().requires_grad_() for t, d in ((fine_offset, 18), (fine_mask, 9))]
+    whole, cut = layer(x, fine_offset, fine_mask), layer(x, *first)
+    assert torch.equal(whole, cut)
+    (whole**2).sum().backward()
+    (cut**2).sum().backward()
+    for fine, part in zip((fine_offset, fine_mask), first, strict=True):
+        count = part[0].numel()
+        assert torch.equal(fine.grad.flatten(1)[:, :count], part.grad.flatten(1)) and not fine.grad.flatten(1)[:, count:].any()

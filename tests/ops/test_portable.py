@@ -81,13 +81,13 @@ def test_mmengine_takes_it_for_the_full_mmcv() -> None:
 
 @needs_portable
 def test_a_missing_op_imports_and_raises_only_when_called_naming_itself_and_the_remedy() -> None:
-    from mmcv.ops import RoIAlign
+    from mmcv.ops import RoIPool
 
-    layer = RoIAlign(output_size=2)
+    layer = RoIPool(output_size=2)
     with pytest.raises(MissingOpError) as caught:
         layer(torch.zeros(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 3, 3]]))
     message = str(caught.value)
-    assert "'roi_align_forward'" in message and "pip install" in message and "--no-build-isolation" in message
+    assert "'roi_pool_forward'" in message and "pip install" in message and "--no-build-isolation" in message
     assert "\n" not in message and str(REPO) not in message
 
 

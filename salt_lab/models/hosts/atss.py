@@ -15,17 +15,23 @@ from salt_lab.ops.points import boxes_from_distances
 
 
 class AnchorPositives:
-    """Positives of a head with one square anchor a location: level-wise targets in, flat rows out, ordered as :func:`flat_N4`."""
+    """Positives of a head with one square anchor a location: level-wise targets in, flat rows out, ordered as :func:`flat_N4`.
+
+    Args:
+        head: a SALT head.
+        targets: per level the anchors ``(N, H * W, 4)`` in pixels, the labels ``(N, H * W)``, something unused, and the target boxes
+            like the anchors; what follows is not read. ATSS's ``get_targets`` returns just that.
+        coarse: per level the coarse distances ``(N, 4, H, W)``, cells.
+    """
 
     def __init__(self, head: Any, targets: Any, coarse: list[Tensor]) -> None:
         anchors, labels, _, bbox_targets, *_ = targets
         label_R = torch.cat([level.flatten() for level in labels])
-        self.at = (label_R >= 0) & (label_R < head.num_classes)
+        self.at = head.acting_rows(coarse) & (label_R >= 0) & (label_R < head.num_classes)
         self.anchors_P4 = torch.cat([level.reshape(-1, 4) for level in anchors])[self.at]
         self.target_P4 = torch.cat([level.reshape(-1, 4) for level in bbox_targets])[self.at]
         self.centres_P2 = (self.anchors_P4[:, :2] + self.anchors_P4[:, 2:]) / 2
-        strides = (s[0] for s in head.prior_generator.strides)
-        self.stride_P1 = torch.cat([c.new_full((c[:, 0].numel(), 1), s) for c, s in zip(coarse, strides, strict=True)])[self.at]
+        self.stride_P1 = head.cell_rows(coarse)[self.at]
         # distances are distances, from the anchor's centre: the released RetinaNet variant decodes them as anchor deltas
         self.coarse_P4 = boxes_from_distances(self.centres_P2, flat_N4(coarse)[self.at] * self.stride_P1)
 
@@ -49,4 +55,5 @@ class SALTATSSHead(SALTHeadMixin, ATSSHead):
         _, bbox_preds, _, coarse = outputs
         rows = AnchorPositives(self, targets, coarse)
         refined_P4 = self.bbox_coder.decode(rows.anchors_P4, flat_N4(bbox_preds)[rows.at])
-        return Positives(rows.coarse_P4, refined_P4, rows.target_P4, self.centerness_target(rows.anchors_P4, rows.target_P4))
+        weight_P = self.centerness_target(rows.anchors_P4, rows.target_P4)
+        return Positives(rows.coarse_P4, refined_P4, rows.target_P4, weight_P, rows.stride_P1)

@@ -14,6 +14,27 @@ from salt_lab.models.losses import Positives
 from salt_lab.ops.points import boxes_from_distances
 
 
+class PointPositives:
+    """Positives of a head without anchors: flat rows, ordered as :func:`flat_N4`, boxes in cells around their own location.
+
+    Args:
+        head: a SALT head.
+        labels: per level, any shape with one label a location.
+        coarse: per level the coarse distances ``(N, 4, H, W)``, cells.
+    """
+
+    def __init__(self, head: Any, labels: list[Tensor], coarse: list[Tensor]) -> None:
+        label_R = torch.cat([level.flatten() for level in labels])
+        self.at = head.acting_rows(coarse) & (label_R >= 0) & (label_R < head.num_classes)
+        self.stride_P1 = head.cell_rows(coarse)[self.at]
+        self.coarse_P4 = self.boxes(flat_N4(coarse)[self.at])
+
+    @staticmethod
+    def boxes(distances_P4: Tensor) -> Tensor:
+        """Corners of boxes given as distances left, top, right, bottom; the location is the origin."""
+        return boxes_from_distances(distances_P4.new_zeros(len(distances_P4), 2), distances_P4)
+
+
 @MODELS.register_module()
 class SALTFCOSHead(SALTHeadMixin, FCOSHead):
     """FCOS's head with the operator between its towers and its predictors.
@@ -38,17 +59,10 @@ class SALTFCOSHead(SALTHeadMixin, FCOSHead):
 
     def positives(self, targets: Any, *outputs: list[Tensor]) -> Positives:
         """FCOS's positives, boxes in cells around their location; u_i is the centerness target."""
-        labels, bbox_targets = (torch.cat(t) for t in targets)
+        labels, bbox_targets = targets
         _, bbox_preds, _, coarse = outputs
-        at = (labels >= 0) & (labels < self.num_classes)
-        cells = (
-            1
-            if self.norm_on_bbox
-            else torch.cat([c.new_full((c[:, 0].numel(), 1), s) for c, s in zip(coarse, self.strides, strict=True)])[at]
-        )
-        distances_P4 = bbox_targets[at]
-        origin_P2 = distances_P4.new_zeros(len(distances_P4), 2)
-        coarse_P4, refined_P4, target_P4 = (
-            boxes_from_distances(origin_P2, d) for d in (flat_N4(coarse)[at], flat_N4(bbox_preds)[at] / cells, distances_P4 / cells)
-        )
-        return Positives(coarse_P4, refined_P4, target_P4, self.centerness_target(distances_P4))
+        rows = PointPositives(self, labels, coarse)
+        cells = 1 if self.norm_on_bbox else rows.stride_P1  # without norm_on_bbox FCOS measures in pixels
+        target_P4 = torch.cat(bbox_targets)[rows.at]
+        refined_P4, weight_P = flat_N4(bbox_preds)[rows.at] / cells, self.centerness_target(target_P4)
+        return Positives(rows.coarse_P4, rows.boxes(refined_P4), rows.boxes(target_P4 / cells), weight_P, 1.0)

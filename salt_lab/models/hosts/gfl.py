@@ -34,4 +34,4 @@ class SALTGFLHead(SALTHeadMixin, GFLHead):
         rows = AnchorPositives(self, targets, coarse)
         refined_P4 = boxes_from_distances(rows.centres_P2, self.integral(flat_N4(bbox_preds)[rows.at]) * rows.stride_P1)
         weight_P = flat_N4(cls_scores)[rows.at].detach().float().sigmoid().amax(dim=1)
-        return Positives(rows.coarse_P4, refined_P4, rows.target_P4, weight_P)
+        return Positives(rows.coarse_P4, refined_P4, rows.target_P4, weight_P, rows.stride_P1)

@@ -38,26 +38,30 @@ class SALTHeadMixin:
         super().__init__(*args, **kwargs)
         self.build_salt(**salt)
 
-    def build_salt(self, num_points: int = 9, long_skip: bool = True, coarse_weight: float = 1.0, sdr_weight: float = 1.0) -> None:
+    def build_salt(
+        self, coarse_weight: float = 1.0, sdr_weight: float = 1.0, sdr_kind: str = "giou", sdr_gate: bool = False,
+        long_skip: str | bool = "cls", **operator: Any,
+    ) -> None:  # fmt: skip
         """Create the operator for a head whose layers exist already.
 
         Args:
-            num_points: K >= 4.
-            long_skip: see :class:`~salt_lab.models.operator.SALT`.
             coarse_weight: lambda_c.
             sdr_weight: lambda_sdr.
+            sdr_kind, sdr_gate: see :func:`~salt_lab.models.losses.sdr_loss_sum`.
+            long_skip: "none", "cls", "reg" or "both"; True is "cls", False "none".
+            operator: other arguments of :class:`~salt_lab.models.operator.SALT`: ``num_points``, ``reg_at``, ``cls_at``, ...
 
         Raises:
-            ValueError: a long skip between different widths, or fewer than 4 points.
+            ValueError: a long skip between different widths, or an argument that the operator refuses.
         """
         head: Any = self
-        if long_skip and head.in_channels != head.feat_channels:
+        skip = ("cls" if long_skip else "none") if isinstance(long_skip, bool) else long_skip
+        if skip != "none" and head.in_channels != head.feat_channels:
             raise ValueError(
                 f"long_skip adds the neck's {head.in_channels} channels to the tower's {head.feat_channels}: they must be equal"
             )
-        self.salt = SALT(head.feat_channels, num_points, num_levels=len(head.prior_generator.strides), long_skip=long_skip)
-        self.coarse_weight = coarse_weight
-        self.sdr_weight = sdr_weight
+        self.salt = SALT(head.feat_channels, num_levels=len(head.prior_generator.strides), long_skip=skip, **operator)
+        self.coarse_weight, self.sdr_weight, self.sdr_kind, self.sdr_gate = coarse_weight, sdr_weight, sdr_kind, sdr_gate
 
     def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], ...]:
         """Host outputs per level, then in training the coarse distances ``(N, 4, H, W)``, left top right bottom, in cells."""
@@ -78,7 +82,17 @@ class SALTHeadMixin:
         losses = super().loss_by_feat(*outputs[:-1], *batch, **kwargs)  # type: ignore[misc]
         positives = head.positives(self._kept_targets, *outputs)
         del self._kept_targets
-        return losses | added_losses(positives, self.coarse_weight, self.sdr_weight, self.normaliser_floor)
+        return losses | added_losses(positives, self.coarse_weight, self.sdr_weight, self.normaliser_floor, self.sdr_kind, self.sdr_gate)
+
+    def acting_rows(self, coarse: list[Tensor]) -> Tensor:
+        """Which rows of :func:`flat_N4` lie on a level where the operator acts: only there is a coarse box that can be taught."""
+        return torch.cat([m.new_full((m[:, 0].numel(),), level in self.salt.levels, dtype=torch.bool) for level, m in enumerate(coarse)])
+
+    def cell_rows(self, coarse: list[Tensor]) -> Tensor:
+        """The stride of each row of :func:`flat_N4`, ``(rows, 1)``, pixels."""
+        head: Any = self
+        strides = (float(s[0]) for s in head.prior_generator.strides)
+        return torch.cat([m.new_full((m[:, 0].numel(), 1), s) for m, s in zip(coarse, strides, strict=True)])
 
     def positives(self, targets: Any, *outputs: list[Tensor]) -> Positives:
         """Each host says what its positives are: the host's targets and forward's outputs in, boxes and weights out."""
