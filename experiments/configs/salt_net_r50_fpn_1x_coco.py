@@ -9,8 +9,8 @@ model = dict(
     bbox_head=dict(
         type="SALTNetHead",
         stacked_convs=3,
-        # sdr_weight 0: the published number was trained by the released code, which has no SDR term
-        salt=dict(num_points=9, long_skip=True, coarse_weight=1.0, sdr_weight=0.0),
+        # sdr_weight 0: the published numbers were trained by the released code, which has no SDR term
+        salt=dict(num_points=9, long_skip="cls", coarse_weight=1.0, sdr_weight=0.0),
     )
 )
 

@@ -1,0 +1,16 @@
+# SALT-Net, ResNeXt-101-32x4d, deformable c4-c5, recipe of the ms-2x config: row salt_X_101_dcnv2_2_FPN_2x, 49.5 AP on val2017.
+#   salt-lab train experiments/configs/salt_net_x101-32x4d-dconv-c4-c5_fpn_ms-2x_coco.py --gpus 8
+# The row's name says dcnv2; the released config sets deformable convolution v1 (type='DCN') in the backbone, and so does this one.
+_base_ = "./salt_net_r50_fpn_ms-2x_coco.py"
+
+model = dict(
+    backbone=dict(
+        type="ResNeXt",
+        depth=101,
+        groups=32,
+        base_width=4,
+        dcn=dict(type="DCN", deform_groups=1, fallback_on_stride=False),
+        stage_with_dcn=(False, False, True, True),
+        init_cfg=dict(type="Pretrained", checkpoint="open-mmlab://resnext101_32x4d"),
+    )
+)
