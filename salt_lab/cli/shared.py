@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,25 @@ mlflow_option = click.option(
     "--mlflow-uri", metavar="URI", help="MLflow server or store; default $MLFLOW_TRACKING_URI, else an SQLite file in the results folder."
 )
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _give_the_word(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    """For this command and the workers that it starts: they inherit the environment."""
+    from salt_lab.spec.weights_file import TRUST_VARIABLE
+
+    if given:
+        before = os.environ.get(TRUST_VARIABLE)
+        os.environ[TRUST_VARIABLE] = "1"
+        context.call_on_close(lambda: os.environ.pop(TRUST_VARIABLE) if before is None else os.environ.update({TRUST_VARIABLE: before}))
+
+
+trust_option = click.option(
+    "--trust-checkpoint",
+    is_flag=True,
+    expose_value=False,
+    callback=_give_the_word,
+    help="Unpickle the checkpoint whole, whatever classes it holds: its author's code may run. Needed for no file of plain tensors.",
+)
 
 
 def read_study(path: str, overrides: Sequence[str] = ()) -> Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -34,11 +33,9 @@ def planned_trials(study: Study, store: Store) -> list[Planned]:
         DataError: a data set of the study cannot be read.
         WeightsError: a weights file of the study cannot be read.
     """
-    from salt_lab.schedule.preflight import check_weights, jobs_of
+    from salt_lab.schedule.preflight import check_all_weights, jobs_of
 
-    for init in dict.fromkeys(cell.trial.backbone.init for cell in study.cells):
-        if init not in (None, "host"):
-            check_weights(Path(init))
+    check_all_weights(cell.trial for cell in study.cells)
     cells = [cell for cell in study.cells for _ in cell.seeds]
     jobs = jobs_of(study.trials())
     return [Planned(cell, job.trial, job.trial_id, store.record(job.trial_id)) for cell, job in zip(cells, jobs, strict=True)]

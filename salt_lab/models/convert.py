@@ -44,14 +44,26 @@ def convert_head(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_state(state: Mapping[str, Tensor], prefix: str = "bbox_head.") -> dict[str, Tensor]:
-    """A whole detector's state dict: the head's keys are converted, backbone and neck pass unchanged."""
+    """A whole detector's state dict: the head's keys are converted, backbone and neck pass unchanged. Also a head's alone, without prefix."""
+    if not any(k.startswith(prefix) for k in state):
+        return convert_head(state)
     head = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
     rest = {k: v for k, v in state.items() if not k.startswith(prefix)}
     return rest | {prefix + k: v for k, v in convert_head(head).items()}
 
 
-def convert_checkpoint(source: Path, target: Path) -> int:
-    """Read a released checkpoint, write ours; an existing ``target`` is never overwritten.
+def is_released(state: Mapping[str, Tensor]) -> bool:
+    """Are these the names of the released SALT-Net code?"""
+    return any("salt_cls_refinement." in name for name in state)
+
+
+def convert_checkpoint(source: Path, target: Path, trust: bool = False) -> int:
+    """Read a released checkpoint, write ours (safetensors where ``target`` ends so); an existing ``target`` is never overwritten.
+
+    Args:
+        source: the released checkpoint.
+        target: the file to write.
+        trust: the user's word that ``source`` may be unpickled whole.
 
     Returns:
         Number of tensors written.
@@ -59,15 +71,14 @@ def convert_checkpoint(source: Path, target: Path) -> int:
     Raises:
         WeightsError: ``source`` cannot be read as plain tensors, is no SALT-Net checkpoint, or ``target`` exists.
     """
-    import torch
-
-    from salt_lab.models.weights import read_weights
+    from salt_lab.models.weight_names import unwrapped
+    from salt_lab.models.weights_file import read_checkpoint, tensors_of, write_weights
 
     if target.exists():
         raise WeightsError(f"{target}: exists already: choose another name, nothing is overwritten")
-    state = read_weights(source)
-    if not any("salt_cls_refinement" in key for key in state):
+    state = unwrapped(tensors_of(read_checkpoint(source, trust), source))
+    if not is_released(state):
         raise WeightsError(f"{source}: no key of a released SALT-Net head (bbox_head.salt_cls_refinement...): is it a SALT-Net checkpoint?")
-    converted = convert_state(state) if any(k.startswith("bbox_head.") for k in state) else convert_head(state)
-    torch.save({"state_dict": converted, "meta": {"converted_from": source.name}}, target)
+    converted = convert_state(state)
+    write_weights(converted, target, {"converted_from": source.name})
     return len(converted)

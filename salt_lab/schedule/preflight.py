@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from salt_lab.data import fingerprint, prepare
@@ -13,9 +12,13 @@ from salt_lab.record.store import Store
 from salt_lab.record.tracking import check_server, public
 from salt_lab.schedule.executor import Job
 from salt_lab.spec.trial import CocoData, EmbeddedData, Trial, trial_id
+from salt_lab.spec.weights_file import whats_wrong
 
-#: First byte of a pickle of protocol 2 and later: torch.save's format before 1.6.
-PICKLE = b"\x80"
+#: What to do about a file that cannot be used, by the field that names it.
+REMEDIES = {
+    "backbone.init": "Correct backbone.init, or set it to null for random weights",
+    "weights": "Correct weights, or set it to null to start without a whole detector's weights",
+}
 
 
 def check_study(trials: Sequence[Trial], store: Store, mlflow_uri: str | None) -> None:
@@ -28,15 +31,15 @@ def check_study(trials: Sequence[Trial], store: Store, mlflow_uri: str | None) -
 
     Raises:
         StoreError: The results folder is not writable, or MLflow does not answer.
+        SpecError: A host that is not there or cannot be trained here, or a toggle that has no place in it.
         WeightsError: A weights file is missing or damaged.
         DataError: A COCO data set has problems.
     """
     store.check_writable()
     if mlflow_uri is not None:
         check_mlflow(mlflow_uri)
-    for init in dict.fromkeys(trial.backbone.init for trial in trials):
-        if init not in (None, "host"):
-            check_weights(Path(init))
+    check_models(trials)
+    check_all_weights(trials)
     for data in dict.fromkeys(trial.data for trial in trials):
         if isinstance(data, CocoData):
             prepare(data, store.data_dir)
@@ -54,24 +57,46 @@ def check_mlflow(uri: str) -> None:
     check_server(uri)
 
 
-def check_weights(path: Path) -> None:
-    """Is it a whole file of torch.save's, as far as can be told without torch?
+def check_models(trials: Iterable[Trial]) -> None:
+    """Compose the model section of each distinct model once. Takes mmengine's config reader, half a second, and neither torch nor mmdet.
 
     Raises:
-        WeightsError: It is missing, unreadable, empty, cut short, or something else (a saved web page, a git-lfs pointer).
+        SpecError: a host that is not there or cannot be trained here, or a toggle that has no place in it.
     """
-    remedy = "Correct backbone.init, or set it to null for random weights"
-    try:
-        with path.open("rb") as file:
-            begin = file.read(4)
-    except OSError as error:
-        raise WeightsError(f"backbone.init = '{path}': the weights file cannot be read ({error.strerror}). {remedy}.") from None
-    if not begin:
-        raise WeightsError(f"backbone.init = '{path}': the weights file is empty. {remedy}.")
-    if begin.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise WeightsError(f"backbone.init = '{path}': the weights file is cut short. Fetch it again.")
-    if not begin.startswith((b"PK", PICKLE)):
-        raise WeightsError(f"backbone.init = '{path}': not a file of torch.save's (a saved web page?). {remedy}.")
+    from salt_lab.compose import compose
+
+    models = {(trial.host, trial.quality, trial.backbone, trial.channels, trial.head_convs): trial for trial in trials}
+    for trial in models.values():
+        compose(trial)
+
+
+def check_all_weights(trials: Iterable[Trial]) -> None:
+    """Look at every weights file that the trials start from, ``weights`` and ``backbone.init``, each once.
+
+    Raises:
+        WeightsError: one of them cannot be used; names the field.
+    """
+    trials = list(trials)
+    files = [("weights", trial.weights) for trial in trials]
+    files += [("backbone.init", init) for init in (trial.backbone.init for trial in trials) if init != "host"]
+    for field, path in dict.fromkeys(files):
+        if path is not None:
+            check_weights(Path(path), field)
+
+
+def check_weights(path: Path, field: str = "backbone.init") -> None:
+    """Is it a whole weights file that may be read, as far as can be told without torch?
+
+    Args:
+        path: the file.
+        field: the trial's field that names it.
+
+    Raises:
+        WeightsError: It is missing, unreadable, empty, cut short, something else (a saved web page, a git-lfs pointer), or its pickle holds
+            classes that only the user's word would let in.
+    """
+    if (problem := whats_wrong(path)) is not None:
+        raise WeightsError(f"{field} = '{path}': {problem}. {REMEDIES[field]}.")
 
 
 def draw_data(trials: Sequence[Trial], store: Store) -> None:

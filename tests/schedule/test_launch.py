@@ -12,7 +12,7 @@ from salt_lab.errors import DataError, StoreError, TrialFailed, UserError, Weigh
 from salt_lab.record.store import Store
 from salt_lab.schedule.executor import SerialExecutor
 from salt_lab.schedule.launch import run_study
-from salt_lab.schedule.preflight import check_weights, jobs_of
+from salt_lab.schedule.preflight import jobs_of
 from salt_lab.spec.study import load_study
 from salt_lab.testing.executor_contract import FAKE
 from salt_lab.testing.fake_trial import FAILS, HANGS
@@ -207,30 +207,3 @@ def test_an_executor_that_cannot_hold_a_trial_is_refused_before_anything_starts(
     with pytest.raises(UserError, match="too large"):
         run_study(lab.study(f"seeds=[{HANGS}]"), lab.store, Full(trial_fn=FAKE), console=Console(file=lab.text))
     assert closed and not lab.store.trial_ids() and not lab.store.study_names()
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "is empty"),
-        (b"<!DOCTYPE html>", "not a file of torch.save's"),
-        (b"version https://git-lfs.github.com/spec/v1", "not a file"),
-        (b"PK\x03\x04cut", "cut short"),
-    ],
-)
-def test_a_damaged_weights_file_is_told_from_a_whole_one(tmp_path, content, complaint):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=complaint):
-        check_weights(path)
-
-
-def test_whole_weights_files_of_both_of_torchs_formats_pass(tmp_path):
-    import pickle
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "new.pth", "w") as file:
-        file.writestr("archive/data.pkl", b"x")
-    (tmp_path / "old.pth").write_bytes(pickle.dumps({"conv1.weight": 1}, protocol=2))
-    check_weights(tmp_path / "new.pth")
-    check_weights(tmp_path / "old.pth")
