@@ -59,12 +59,15 @@ def show(words: tuple[str, ...], store_root: Path | None, output: Path, number: 
     salt-lab data show data.mark_offset=0.5
     """
     from salt_lab.data import prepare
-    from salt_lab.data.sheet import contact_sheet
+    from salt_lab.data.sheet import first_labelled
+    from salt_lab.report.sheet import labelled_sheet, write_sheet
 
     study = words[:1] if words and "=" not in words[0] else ()
     data = read_study(study[0], words[1:]).cells[0].trial.data if study else embedded(words)
-    sheet = contact_sheet(prepare(data, open_store(store_root).data_dir), number, output, split)
-    click.echo(f"{len(sheet)} images of the {split} split: {output}")
+    paths = prepare(data, open_store(store_root).data_dir)
+    samples = first_labelled(paths, number, split)
+    write_sheet(labelled_sheet(samples, paths.classes), output)
+    click.echo(f"{len(samples)} images of the {split} split: {output}")
 
 
 @command.command("check", short_help="Check COCO files before anything trains on them.")

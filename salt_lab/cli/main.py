@@ -20,6 +20,7 @@ COMMANDS = {
     "test": "salt_lab.cli.test",
     "infer": "salt_lab.cli.infer",
     "convert": "salt_lab.cli.convert",
+    "browse": "salt_lab.cli.browse",
     "data": "salt_lab.cli.data",
     "schema": "salt_lab.cli.schema",
     "doctor": "salt_lab.cli.doctor",

@@ -21,15 +21,17 @@ from salt_lab.cli.shared import open_store, overrides_argument, read_study, stor
     show_default=True,
     help="Markdown, LaTeX (booktabs) or CSV.",
 )
+@click.option("--cost", is_flag=True, help="Also training speed, inference time and input size, and what the cost columns mean.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write here instead of to the terminal."
 )
-def command(study: str, overrides: tuple[str, ...], store_root: Path | None, style: str, output: Path | None) -> None:
-    """Print one row per cell of STUDY: AP columns, delta against its baseline, spread over seeds, run ids. Reads the records only."""
+def command(study: str, overrides: tuple[str, ...], store_root: Path | None, style: str, cost: bool, output: Path | None) -> None:
+    """Print one row per cell of STUDY: AP columns, delta against its baseline, spread over seeds, cost, run ids. Reads the records only."""
     from salt_lab.report.results import load_results
     from salt_lab.report.table import render, study_table
 
-    text = render(study_table(load_results(read_study(study, overrides), open_store(store_root))), style).rstrip("\n")
+    table = study_table(load_results(read_study(study, overrides), open_store(store_root)))
+    text = render(table, style, cost=cost).rstrip("\n")
     if output is None:
         click.echo(text)
         return

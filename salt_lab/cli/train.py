@@ -32,8 +32,20 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="CONFIG, or STUDY on several GPUs: where logs go.",
 )
+@click.option("--amp", is_flag=True, help="CONFIG only: mixed precision (float16, GPU); a STUDY says schedule.amp=true.")
+@click.option(
+    "--auto-scale-lr", "scale_lr", is_flag=True, help="CONFIG only: scale lr to the images a step; a STUDY says schedule.scale_lr=true."
+)
 def command(
-    source: str, overrides: tuple[str, ...], cell: str | None, seed: int | None, store_root: Path | None, gpus: int, work_dir: Path | None
+    source: str,
+    overrides: tuple[str, ...],
+    cell: str | None,
+    seed: int | None,
+    store_root: Path | None,
+    gpus: int,
+    work_dir: Path | None,
+    amp: bool,
+    scale_lr: bool,
 ) -> int:
     """Train one model.
 
@@ -41,10 +53,13 @@ def command(
     salt-lab train experiments/configs/salt_net_r50_fpn_1x_coco.py --gpus 8
     salt-lab train experiments/quickstart.yaml --cell "host=atss salt=on"
 
+    A CONFIG goes on from the last checkpoint of its --work-dir, which is work_dirs/NAME unless said.
     A cell of a study is recorded as salt-lab run would record it, and goes on where an earlier run of it stopped. On several GPUs it is
     trained in a folder of its own (--work-dir) and not recorded: its numbers are not those of the recorded trial.
     """
     if Path(source).suffix in STUDY_SUFFIXES:
+        if amp or scale_lr:
+            raise click.UsageError("--amp and --auto-scale-lr are for a CONFIG; a STUDY says schedule.amp=true, schedule.scale_lr=true")
         if work_dir is not None and gpus < 2:
             raise click.UsageError("--work-dir is for a CONFIG or for several GPUs; a STUDY's records go to --store")
         study, store = read_study(source, overrides), open_store(store_root)
@@ -57,15 +72,18 @@ def command(
     if cell is not None or seed is not None or store_root is not None:
         raise click.UsageError(f"--cell, --seed and --store are for a STUDY (*.yaml), and {source} is none")
     config = existing_file.convert(source, None, click.get_current_context())
-    _train_config(config, work_dir, gpus, parse_overrides(overrides))
+    _train_config(config, work_dir, gpus, parse_overrides(overrides), amp=amp, scale_lr=scale_lr)
     return 0
 
 
-def _train_config(config: Path, work_dir: Path | None, gpus: int, overrides: dict[str, Any]) -> None:
+def _train_config(config: Path, work_dir: Path | None, gpus: int, overrides: dict[str, Any], **flags: bool) -> None:
     from salt_lab.train.single import train_config
+    from salt_lab.train.together import is_first
 
-    checkpoint = train_config(str(config), work_dir, gpus, overrides)
-    click.echo(f"checkpoint: {checkpoint}\nnext: {shlex.join(['salt-lab', 'test', str(config), str(checkpoint)])}")
+    checkpoint = train_config(str(config), work_dir, gpus, overrides, **flags)
+    if is_first():
+        together = ["--gpus", str(gpus)] if gpus > 1 else []
+        click.echo(f"checkpoint: {checkpoint}\nnext: {shlex.join(['salt-lab', 'test', str(config), str(checkpoint), *together])}")
 
 
 def _train_together(trial: Trial, store: Store, gpus: int, folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from salt_lab.record.journal import last_of
@@ -34,7 +35,9 @@ class Record:
         evals: epoch -> ``{"metrics": {the 12 numbers in percent, None where undefined}, "time": ...}``.
         metrics: the 12 numbers of the finished trial; None before.
         built: what the built model said of itself: effective (flat), parameters, gflops, input_size [h, w].
-        cost: parameters, gflops, train_seconds, eval_seconds, peak_memory_mb, epochs, as far as known.
+        cost: as far as known: parameters, gflops, train_seconds, eval_seconds, peak_memory_mb, epochs, train_images_per_second (see
+            :func:`train_speed`), inference_ms (median of one image at built.input_size), inference_p10_ms, inference_p90_ms,
+            inference_repeats, inference_threads.
         provenance: of the latest attempt, see :func:`salt_lab.record.provenance.provenance`.
         reason: why it failed or was interrupted, one line.
         run_id: the trial's MLflow run; None where it was not delivered.
@@ -77,6 +80,7 @@ def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run
     lines = _up_to_done(lines)
     start, built, done = last_of(lines, "start"), _content(last_of(lines, "built")), _content(last_of(lines, "done"))
     state, reason = _state(_latest_attempt(lines), alive)
+    epochs = _by_epoch(lines, "epoch")
     return Record(
         trial_id,
         state=state,
@@ -84,11 +88,11 @@ def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run
         study=start.get("study"),
         launch_id=start.get("launch_id"),
         attempt=start.get("attempt", 0),
-        epochs=_by_epoch(lines, "epoch"),
+        epochs=epochs,
         evals=_by_epoch(lines, "eval"),
         metrics=done.pop("metrics", None),
         built=built,
-        cost={**{key: built[key] for key in ("parameters", "gflops") if key in built}, **done},
+        cost={**{key: built[key] for key in ("parameters", "gflops") if key in built}, **train_speed(epochs), **done},
         provenance=start.get("provenance") or {},
         reason=reason,
         run_id=run_id,
@@ -97,6 +101,18 @@ def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run
         started=lines[0]["time"],
         time=lines[-1]["time"],
     )
+
+
+def train_speed(epochs: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+    """``train_images_per_second``: the median over the epochs, loading included, without epoch 1 (warm-up) where there are others; empty
+    before the first.
+
+    >>> train_speed({1: {"images_per_second": 20.0}, 2: {"images_per_second": 50.0}, 3: {"images_per_second": 52.0}})
+    {'train_images_per_second': 51.0}
+    """
+    speeds = {epoch: content["images_per_second"] for epoch, content in epochs.items() if content.get("images_per_second") is not None}
+    warm = [speed for epoch, speed in speeds.items() if epoch > 1] or list(speeds.values())
+    return {"train_images_per_second": median(warm)} if warm else {}
 
 
 def _up_to_done(lines: Sequence[Line]) -> Sequence[Line]:

@@ -51,9 +51,17 @@ class Recorder(Protocol):
         """An evaluation after ``epoch``: the 12 COCO numbers in percent; None or NaN where undefined."""
 
     def done(
-        self, *, metrics: Mapping[str, float | None], train_seconds: float, eval_seconds: float, peak_memory_mb: float, epochs: int
+        self,
+        *,
+        metrics: Mapping[str, float | None],
+        train_seconds: float,
+        eval_seconds: float,
+        peak_memory_mb: float,
+        epochs: int,
+        inference: Mapping[str, float] | None = None,
     ) -> None:
-        """The trial is finished; these are its numbers, for good."""
+        """The trial is finished; these are its numbers, for good. ``inference``: milliseconds of one image at the built ``input_size`` (median
+        ``ms``, ``p10_ms``, ``p90_ms``) and how they were measured; kept as ``inference_ms`` and so on; None or empty where not measured."""
 
     def failed(self, reason: str, traceback_tail: str = "") -> None:
         """The attempt ended with an error: one line, and the end of its traceback."""
@@ -107,11 +115,17 @@ class _LineRecorder(ABC):
         self._write("eval", epoch=epoch, metrics=metrics)
 
     def done(
-        self, *, metrics: Mapping[str, float | None], train_seconds: float, eval_seconds: float, peak_memory_mb: float, epochs: int
+        self,
+        *,
+        metrics: Mapping[str, float | None],
+        train_seconds: float,
+        eval_seconds: float,
+        peak_memory_mb: float,
+        epochs: int,
+        inference: Mapping[str, float] | None = None,
     ) -> None:
-        self._write(
-            "done", metrics=metrics, train_seconds=train_seconds, eval_seconds=eval_seconds, peak_memory_mb=peak_memory_mb, epochs=epochs
-        )
+        spent = {"train_seconds": train_seconds, "eval_seconds": eval_seconds, "peak_memory_mb": peak_memory_mb, "epochs": epochs}
+        self._write("done", metrics=metrics, **spent, **{f"inference_{key}": value for key, value in (inference or {}).items()})
 
     def failed(self, reason: str, traceback_tail: str = "") -> None:
         self._write("failed", reason=_one_line(reason), traceback_tail=traceback_tail)

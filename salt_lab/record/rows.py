@@ -14,6 +14,10 @@ from salt_lab.spec.trial import flatten
 #: MLflow's limits, characters.
 MAX_PARAM, MAX_TAG, MAX_NAME = 6000, 8000, 250
 STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
+#: Costs that a finished trial's run gets at its last epoch.
+SPENT = (
+    "train_seconds", "eval_seconds", "peak_memory_mb", "train_images_per_second", "inference_ms", "inference_p10_ms", "inference_p90_ms",
+)  # fmt: skip
 #: Files of a trial's folder that MLflow gets, as patterns.
 ARTIFACTS = ("config.py", "detections.json.gz", "train.log", "record.jsonl", "uncommitted*.patch")
 
@@ -137,7 +141,7 @@ def _final(record: Record) -> list[Point]:
     if record.time is None:
         return []
     model = {key: record.cost.get(key) for key in ("parameters", "gflops")}
-    spent = {key: record.cost.get(key) for key in ("train_seconds", "eval_seconds", "peak_memory_mb")}
+    spent = {key: record.cost.get(key) for key in SPENT} if record.metrics is not None else {}
     last = record.cost.get("epochs", 0)
     return [*_numbers(model, record.started or record.time, 0), *_numbers({**(record.metrics or {}), **spent}, record.time, last)]
 

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]  # (H, W, 3), BGR
+from salt_lab.report.ink import DARK, PAPER, WHITE, Image, Mark, Text, class_colour, dashed_box, dashes, mark, outline, place_labels
 
-# BGR. One colour per class, repeated after six; points and coarse boxes have colours of their own.
-_CLASS_COLOURS = ((178, 114, 0), (119, 51, 170), (128, 128, 0), (40, 75, 130), (60, 60, 60), (205, 90, 90))
-_SIDE, _INSIDE, _CLASS_POINT, _COARSE = (80, 200, 60), (60, 230, 250), (20, 130, 255), (255, 255, 255)
-_EDGE = (30, 30, 30)
+from salt_lab.report.ink import polygon, text_size, write  # isort: skip
+
 _SIDES_OF_NINE = (3, 1, 5, 7)  # left, top, right, bottom in the kernel's order for K = 9 (salt.md section 2)
-_MIN_SIDE, _SHIFT = 448, 4  # small images are enlarged to this side; OpenCV draws at 1/16 pixel
-
-
-class _Text(NamedTuple):
-    text: str
-    x: float
-    y: float
-    colour: tuple[int, int, int]
-    back: tuple[int, int, int] | None
+_MIN_SIDE, _MAX_SIDE = 448, 1792  # small images are enlarged to the one, but not beyond the other
+_SMALLEST_MARK, _SIDE_PER_MARK = 0.55, 44.0  # marks shrink with boxes of fewer pixels, down to this fraction
 
 
 def side_points(count: int) -> tuple[int, ...]:
@@ -47,8 +37,8 @@ def draw_detections(
     """A copy of ``image`` with boxes, class names and scores, and, where given, points, coarse boxes and a legend under the image.
 
     image: (H, W, 3) uint8, BGR. boxes_N4, coarse_N4: (N, 4) x1 y1 x2 y2, pixels. labels: N indexes into ``classes``. scores: N in 0..1.
-    r_points_NK2, c_points_NK2: (N, K, 2) as x, y, pixels. R-points are green on the sides and yellow inside, C-points orange diamonds,
-    the coarse box dashed white.
+    r_points_NK2, c_points_NK2: (N, K, 2) as x, y, pixels. R-points are green squares on the sides and yellow dots inside, C-points orange
+    diamonds (the paper's colours; the shapes are ours), the coarse box dashed white. A point or coarse box that is NaN is left out.
     scale: whole enlargement; None enlarges a small image until its shorter side has 448 pixels, so that points can be told apart; 1
     leaves it as it is.
     Returns (scale * H [+ legend], scale * W, 3) uint8, BGR. Raises ValueError when the shapes do not fit together.
@@ -59,35 +49,21 @@ def draw_detections(
     r_points, c_points = (None if p is None else _array(p, (count, -1, 2), "points") for p in (r_points_NK2, c_points_NK2))
     if not len(labels) == len(scores) == count:
         raise ValueError(f"boxes, labels and scores must be of one length, got {count}, {len(labels)}, {len(scores)}")
-    factor = scale if scale is not None else max(1, round(_MIN_SIDE / min(image.shape[:2])))
-    canvas = _Canvas(image, factor)
+    canvas = _Canvas(image, enlargement(image.shape[:2]) if scale is None else scale)
     order = np.argsort(np.asarray(scores, dtype=float), kind="stable")  # the surest on top
     for index in order:
-        canvas.box(boxes[index], _colour(int(labels[index])))
-        if coarse is not None:
-            canvas.dashed_box(coarse[index], _COARSE)
+        canvas.box(boxes[index], int(labels[index]))
+    for box in () if coarse is None else coarse[order]:
+        canvas.coarse(box)
     for index in order:
-        canvas.points(r_points[index] if r_points is not None else None, c_points[index] if c_points is not None else None)
-        canvas.label(boxes[index], f"{_class_name(classes, int(labels[index]))} {float(scores[index]):.2f}", _colour(int(labels[index])))
-    legend = _legend_entries(r_points is not None, c_points is not None, coarse is not None)
-    return canvas.finish(legend)
+        canvas.points(boxes[index], None if r_points is None else r_points[index], None if c_points is None else c_points[index])
+    names = [(f"{_class_name(classes, int(labels[i]))} {float(scores[i]):.2f}", boxes[i], int(labels[i])) for i in order[::-1]]
+    return canvas.finish(names, _legend_entries(r_points is not None, c_points is not None, coarse is not None))
 
 
-def contact(images: Sequence[Image], columns: int, gap: int = 8) -> Image:
-    """Tile images of any sizes into a white sheet, row by row, each centred in its tile.
-
-    Raises ValueError for no images or fewer than one column.
-    """
-    if not images or columns < 1:
-        raise ValueError(f"a contact sheet needs at least one image and one column, got {len(images)} images, {columns} columns")
-    columns = min(columns, len(images))
-    height, width = (max(image.shape[axis] for image in images) + gap for axis in (0, 1))
-    sheet = np.full((height * -(-len(images) // columns) + gap, width * columns + gap, 3), 255, np.uint8)
-    for index, image in enumerate(images):
-        top = gap + index // columns * height + (height - gap - image.shape[0]) // 2
-        left = gap + index % columns * width + (width - gap - image.shape[1]) // 2
-        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return sheet
+def enlargement(shape: tuple[int, ...]) -> int:
+    """By what whole number an image of (H, W) is enlarged: to 448 pixels on its shorter side where it is small, but not beyond 1792."""
+    return max(1, min(round(_MIN_SIDE / min(shape)), _MAX_SIDE // max(shape)))
 
 
 class _Canvas:
@@ -98,36 +74,34 @@ class _Canvas:
             raise ValueError(f"the image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
         self.pixels = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
         self.factor = factor
-        self.unit = max(1.0, min(self.pixels.shape[:2]) / 448)  # line widths and text grow with the picture
-        self._texts: list[_Text] = []
+        self.unit = max(1.0, min(self.pixels.shape[:2]) / _MIN_SIDE) ** 0.75  # lines and text grow with the picture, a little slower
 
-    def box(self, box: NDArray[np.float64], colour: tuple[int, int, int]) -> None:
-        corners = _corners(box * self.factor)
-        for ink, width in ((_EDGE, 3.0), (colour, 2.0)):
-            cv2.polylines(self.pixels, [_fixed(corners)], True, ink, round(width * self.unit), cv2.LINE_AA, _SHIFT)
+    def box(self, box: NDArray[np.float64], label: int) -> None:
+        outline(self.pixels, box * self.factor, class_colour(label), self.unit)
 
-    def dashed_box(self, box: NDArray[np.float64], colour: tuple[int, int, int]) -> None:
-        reach = 2.0 * max(self.pixels.shape)  # a box far outside is cut to what could be seen, or its dashes would be countless
-        corners, width = _corners(np.clip(box * self.factor, -reach, reach)), max(1, round(self.unit))
-        cv2.polylines(self.pixels, [_fixed(corners)], True, _EDGE, width, cv2.LINE_AA, _SHIFT)
-        for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            _dashes(self.pixels, start, end, 6 * self.unit, colour, width)
+    def coarse(self, box: NDArray[np.float64]) -> None:
+        if np.isfinite(box).all():
+            dashed_box(self.pixels, box * self.factor, self.unit, WHITE)
 
-    def points(self, r_points: NDArray[np.float64] | None, c_points: NDArray[np.float64] | None) -> None:
-        if c_points is not None:
-            for point in c_points:
-                _diamond(self.pixels, point * self.factor, 4.6 * self.unit, _CLASS_POINT)
+    def points(self, box: NDArray[np.float64], r_points: NDArray[np.float64] | None, c_points: NDArray[np.float64] | None) -> None:
+        side = float(np.clip(min(box[2] - box[0], box[3] - box[1]) * self.factor, 0, None))
+        unit = self.unit * float(np.clip(side / (_SIDE_PER_MARK * self.unit), _SMALLEST_MARK, 1.0))
+        kinds: list[tuple[Mark, Any]] = [("class", point) for point in (() if c_points is None else c_points)]
         if r_points is not None:
             sides = side_points(len(r_points))
-            for index, point in enumerate(r_points):
-                _dot(self.pixels, point * self.factor, 3.8 * self.unit, _SIDE if index in sides else _INSIDE)
+            kinds += [("inside", point) for index, point in enumerate(r_points) if index not in sides]
+            kinds += [("side", r_points[index]) for index in sides]
+        for kind, point in kinds:
+            if np.isfinite(point).all():
+                mark(self.pixels, kind, point * self.factor, unit)
 
-    def label(self, box: NDArray[np.float64], text: str, colour: tuple[int, int, int]) -> None:
-        self._texts.append(_Text(text, float(box[0]) * self.factor, float(box[1]) * self.factor, (255, 255, 255), colour))
-
-    def finish(self, legend: Sequence[tuple[str, str]]) -> Image:
-        pixels = _write_labels(self.pixels, self._texts, round(12 * self.unit))
-        return np.concatenate([pixels, _legend(pixels.shape[1], legend, self.unit)]) if legend else pixels
+    def finish(self, names: Sequence[tuple[str, NDArray[np.float64], int]], legend: Sequence[tuple[str, str]]) -> Image:
+        height, width = self.pixels.shape[:2]
+        labels = [(words, box * self.factor, class_colour(label)) for words, box, label in names]
+        room = 4.6 * self.unit if legend else 0  # so that a label does not cover the point on its box's side
+        placed = place_labels(labels, round(12 * self.unit), (width, height), room)
+        pixels = write(self.pixels, placed[::-1], round(12 * self.unit))
+        return np.concatenate([pixels, _legend(width, legend, self.unit)]) if legend else pixels
 
 
 def _array(values: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
@@ -139,69 +113,8 @@ def _array(values: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64
     return array
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    return _CLASS_COLOURS[label % len(_CLASS_COLOURS)]
-
-
 def _class_name(classes: Sequence[str], label: int) -> str:
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
-
-
-def _corners(box: NDArray[np.float64]) -> NDArray[np.float64]:
-    x1, y1, x2, y2 = box
-    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-
-
-def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """OpenCV's fixed-point coordinates; 0 is the edge of the first pixel for us, its centre for OpenCV."""
-    return np.round((np.clip(points, -1e4, 1e4) - 0.5) * 2**_SHIFT).astype(np.int32)
-
-
-def _dashes(
-    pixels: Image, start: NDArray[np.float64], end: NDArray[np.float64], dash: float, colour: tuple[int, int, int], width: int
-) -> None:
-    """A dashed line of ``dash`` pixels on and off; what is under it shows in the gaps."""
-    length = float(np.linalg.norm(end - start))
-    for along in np.arange(0, length, 2 * dash):
-        piece = start + np.array([[along], [min(along + dash, length)]]) / length * (end - start)
-        cv2.polylines(pixels, [_fixed(piece)], False, colour, width, cv2.LINE_AA, _SHIFT)
-
-
-def _dot(pixels: Image, point: NDArray[np.float64], radius: float, colour: tuple[int, int, int]) -> None:
-    centre = _fixed(point)
-    for ink, size in ((_EDGE, radius + 1.1), (colour, radius)):
-        cv2.circle(pixels, (int(centre[0]), int(centre[1])), round(size * 2**_SHIFT), ink, -1, cv2.LINE_AA, _SHIFT)
-
-
-def _diamond(pixels: Image, point: NDArray[np.float64], radius: float, colour: tuple[int, int, int]) -> None:
-    for ink, size in ((_EDGE, radius + 1.4), (colour, radius)):
-        corners = point + size * np.array([[0, -1], [1, 0], [0, 1], [-1, 0]])
-        cv2.fillPoly(pixels, [_fixed(corners)], ink, cv2.LINE_AA, _SHIFT)
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> Any:
-    from matplotlib import font_manager
-    from PIL import ImageFont
-
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
-
-
-def _write_labels(pixels: Image, texts: Sequence[_Text], size: int) -> Image:
-    """Each text on a patch of its box's colour, above the box where there is room, inside it otherwise."""
-    from PIL import Image as PilImage
-    from PIL import ImageDraw
-
-    picture = PilImage.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-    draw, font = ImageDraw.Draw(picture), _font(size)
-    for item in texts:
-        width, height = draw.textlength(item.text, font=font) + size * 0.5, size * 1.35
-        x = min(max(0.0, item.x - 1), max(0.0, picture.width - width))
-        y = item.y - height if item.y >= height else max(0.0, item.y)
-        if item.back is not None:
-            draw.rectangle((x, y, x + width, y + height), fill=item.back[::-1])
-        draw.text((x + size * 0.25, y + height / 2), item.text, fill=item.colour[::-1], font=font, anchor="lm")
-    return np.asarray(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR), dtype=np.uint8)
 
 
 def _legend_entries(r_points: bool, c_points: bool, coarse: bool) -> list[tuple[str, str]]:
@@ -214,25 +127,23 @@ def _legend(width: int, entries: Sequence[tuple[str, str]], unit: float) -> Imag
     """A strip as wide as the picture, on as many lines as the entries need."""
     size, step = round(11 * unit), 20 * unit
     places, x, line = [], 10 * unit, 0
-    for kind, text in entries:
-        needed = 26 * unit + _font(size).getlength(text)
+    for kind, words in entries:
+        needed = 24 * unit + text_size(words, size)[0]
         if x > 10 * unit and x + needed > width:
             x, line = 10 * unit, line + 1
-        places.append((kind, text, x, (line + 0.6) * step))
+        places.append((kind, words, x, (line + 0.6) * step))
         x += needed
-    strip = np.full((round((line + 1.2) * step), width, 3), 245, np.uint8)
+    strip = np.full((round((line + 1.2) * step), width, 3), PAPER, np.uint8)
     for kind, _, left, middle in places:
         _legend_mark(strip, kind, np.array([left, middle]), unit)
-    texts = [_Text(text, left + 9 * unit, middle - size * 1.35 / 2 + size * 1.35, _EDGE, None) for _, text, left, middle in places]
-    return _write_labels(strip, texts, size)
+    texts = [Text(words, left + 9 * unit, middle - text_size(words, size)[1] / 2, DARK) for _, words, left, middle in places]
+    return write(strip, texts, size)
 
 
-def _legend_mark(strip: Image, kind: str, centre: NDArray[np.float64], unit: float) -> None:
+def _legend_mark(strip: Image, kind: Any, centre: NDArray[np.float64], unit: float) -> None:
     if kind == "coarse":
         ends = centre + np.array([[-8.0, 0.0], [6.0, 0.0]]) * unit
-        cv2.polylines(strip, [_fixed(ends)], False, _EDGE, 2 * max(1, round(unit)), cv2.LINE_AA, _SHIFT)
-        _dashes(strip, ends[0], ends[1], 3 * unit, _COARSE, max(1, round(unit)))
-    elif kind == "class":
-        _diamond(strip, centre, 4.6 * unit, _CLASS_POINT)
+        polygon(strip, ends, DARK, 2 * unit, closed=False)
+        dashes(strip, ends[0], ends[1], 3 * unit, WHITE, unit)
     else:
-        _dot(strip, centre, 3.8 * unit, _SIDE if kind == "side" else _INSIDE)
+        mark(strip, kind, centre, unit)

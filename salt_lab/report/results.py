@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COST", "METRICS", "StudyResults", "label_keys", "load_results"]
 
-COST = ("parameters", "gflops", "train_seconds", "peak_memory_mb")
+COST = ("parameters", "gflops", "train_seconds", "peak_memory_mb", "train_images_per_second", "inference_ms")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class StudyResults:
     ``frame`` has a row per trial, in the study's order, whatever its state. Columns: ``cell`` (key), the study's dotted label keys, ``seed``,
     ``state`` (new | running | interrupted | failed | done), ``reason``, ``trial_id`` ("" when it cannot be known), ``run_id`` (MLflow, or None),
     the twelve :data:`METRICS` (percent; NaN unless done, or where COCO leaves them undefined), ``parameters``, ``gflops``, ``train_seconds``,
-    ``peak_memory_mb``, and the evidence: ``commit`` (with uncommitted changes), ``code`` (hash of the package's sources; several when it changed
-    between attempts), ``data_fingerprint``, ``machine``, ``time`` (unix seconds of the last event).
+    ``peak_memory_mb``, ``train_images_per_second``, ``inference_ms`` (NaN where a record has none), ``input_size`` ("height x width" in pixels,
+    of ``gflops`` and ``inference_ms``; None before the model was built), and the evidence: ``commit`` (with uncommitted
+    changes), ``code`` (hash of the package's sources; several when it changed between attempts), ``data_fingerprint``, ``machine``, ``time`` (unix
+    seconds of the last event).
     """
 
     study: Study
@@ -68,7 +70,7 @@ def load_results(study: Study, store: Store) -> StudyResults:
 
 def _columns(keys: Sequence[str]) -> list[str]:
     evidence = ("commit", "code", "data_fingerprint", "machine", "time")
-    return ["cell", *keys, "seed", "state", "reason", "trial_id", "run_id", *METRICS, *COST, *evidence]
+    return ["cell", *keys, "seed", "state", "reason", "trial_id", "run_id", *METRICS, *COST, "input_size", *evidence]
 
 
 def _row(cell: Cell, trial: Trial, identity: str, store: Store, study: str) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def _outcome(record: Record) -> dict[str, Any]:
         "run_id": record.run_id,
         **{name: metrics.get(name) for name in METRICS},
         **{name: record.cost.get(name) for name in COST},
+        "input_size": " x ".join(str(pixels) for pixels in record.built.get("input_size") or ()) or None,
     }
 
 

@@ -50,7 +50,8 @@ class Row:
 
     ``delta`` is AP minus the baseline cell's AP, over the ``delta.n`` seeds that both have finished; None without a baseline (``baseline`` None).
     ``title`` is the name that the study gives the cell, "" where its label says it all. ``ap_by_seed`` are the finished seeds' AP.
-    ``train_minutes`` is the mean, ``peak_memory_mb`` the largest over the finished seeds.
+    ``train_minutes``, ``train_images_per_second`` and ``inference_ms`` are means over the finished seeds, ``peak_memory_mb`` is the largest; NaN
+    where the records have none. ``input_size``: "height x width" in pixels, to which ``gflops`` and ``inference_ms`` belong.
     """
 
     key: str
@@ -68,6 +69,9 @@ class Row:
     gflops: float
     train_minutes: float
     peak_memory_mb: float
+    train_images_per_second: float
+    inference_ms: float
+    input_size: str
     runs: tuple[str, ...]
     codes: tuple[str, ...]
     data: tuple[str, ...]
@@ -130,6 +134,9 @@ def _row(cell: Cell, title: str, trials: pd.DataFrame, aps: Mapping[str, Mapping
         gflops=spread(done["gflops"]).mean,
         train_minutes=spread(done["train_seconds"]).mean / 60,
         peak_memory_mb=float(done["peak_memory_mb"].max()),
+        train_images_per_second=spread(done["train_images_per_second"]).mean,
+        inference_ms=spread(done["inference_ms"]).mean,
+        input_size=", ".join(done["input_size"].dropna().unique()),
         runs=tuple(f"seed {trial.seed} {_run(trial)}" for trial in done.itertuples()),
         codes=tuple(done["code"].dropna().unique()),
         data=tuple(done["data_fingerprint"].dropna().unique()),

@@ -11,16 +11,17 @@ from typing import Any
 from salt_lab.errors import UserError, did_you_mean
 from salt_lab.report.pivot import Pivot, pivot_table
 from salt_lab.report.rows import TABLE_METRICS, Row, Spread, Table, study_table
-from salt_lab.report.words import caption, cost_texts, delta_text, header, label_text, metric_text
+from salt_lab.report.words import COST_MEANING, caption, cost_texts, delta_text, header, label_text, metric_text, speed_texts
 
 __all__ = ["FORMATS", "Pivot", "Table", "markdown", "pivot_table", "render", "study_table"]
 
 FORMATS = ("csv", "latex", "md")
 _COSTS = ("params (M)", "GFLOPs", "train (min)", "peak (MB)")
+_SPEED = ("train (img/s)", "inference (ms)", "input")
 
 
-def render(table: Table | Pivot, format: str = "md") -> str:
-    """The table as text that ends with a newline.
+def render(table: Table | Pivot, format: str = "md", *, cost: bool = False) -> str:
+    """The table as text that ends with a newline; with ``cost`` also training and inference speed, and what the cost columns mean.
 
     ``md``: aligned for the terminal, caption, warnings and run ids under it. ``latex``: a booktabs ``table`` environment.
     ``csv``: a row per cell, full precision, empty where undefined (a :class:`Pivot` renders as ``md`` only).
@@ -33,7 +34,7 @@ def render(table: Table | Pivot, format: str = "md") -> str:
         if format != "md":
             raise UserError(f"--format {format}: the short two-armed table is Markdown only; use the study's table.")
         return markdown(table.header, table.body, len(table.label_keys)) + "\n" + "".join(f"\n{note}\n" for note in table.notes)
-    return {"md": _study_markdown, "latex": _study_latex, "csv": _study_csv}[format](table)
+    return {"md": _study_markdown, "latex": _study_latex, "csv": _study_csv}[format](table, cost)
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> str:
@@ -49,24 +50,29 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> s
     return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
 
 
-def _head(table: Table) -> list[str]:
+def _head(table: Table, cost: bool) -> list[str]:
     delta = ["delta"] if table.compared else []
-    return [*_label_head(table), "AP", *delta, *TABLE_METRICS[1:], *_COSTS]
+    return [*_label_head(table), "AP", *delta, *TABLE_METRICS[1:], *_COSTS, *(_SPEED if cost else ())]
 
 
 def _label_head(table: Table) -> list[str]:
     return [*(["cell"] if table.titled else []), *(header(key) for key in table.label_keys)]
 
 
-def _texts(table: Table, row: Row) -> list[str]:
+def _texts(table: Table, row: Row, cost: bool) -> list[str]:
     labels = [*([row.title or row.name] if table.titled else []), *(label_text(row.label.get(key)) for key in table.label_keys)]
     delta = [delta_text(row)] if table.compared else []
-    return [*labels, metric_text(row, "AP"), *delta, *(metric_text(row, name) for name in TABLE_METRICS[1:]), *cost_texts(row)]
+    spent = [*cost_texts(row), *(speed_texts(row) if cost else ())]
+    return [*labels, metric_text(row, "AP"), *delta, *(metric_text(row, name) for name in TABLE_METRICS[1:]), *spent]
 
 
-def _study_markdown(table: Table) -> str:
-    grid = markdown(_head(table), [_texts(table, row) for row in table.rows], len(_label_head(table)))
-    notes = [caption(table), *(f"**{warning}**" for warning in table.evidence.warnings)]
+def _caption(table: Table, cost: bool) -> str:
+    return f"{caption(table)} {COST_MEANING}" if cost else caption(table)
+
+
+def _study_markdown(table: Table, cost: bool) -> str:
+    grid = markdown(_head(table, cost), [_texts(table, row, cost) for row in table.rows], len(_label_head(table)))
+    notes = [_caption(table, cost), *(f"**{warning}**" for warning in table.evidence.warnings)]
     parts = [grid, *notes, _list("In no number:", table.evidence.missing), _list("Runs (MLflow run id, or trial id):", _runs(table))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -102,16 +108,16 @@ def _tex_cell(text: str) -> str:
     return "$-$" + escape_latex(text[1:]) if text.startswith("-") else escape_latex(text)
 
 
-def _study_latex(table: Table) -> str:
-    left, head = len(_label_head(table)), [r"$\Delta$AP" if text == "delta" else _tex_cell(text) for text in _head(table)]
-    body = [" & ".join(map(_tex_cell, _texts(table, row))) + r" \\" for row in table.rows]
+def _study_latex(table: Table, cost: bool) -> str:
+    left, head = len(_label_head(table)), [r"$\Delta$AP" if text == "delta" else _tex_cell(text) for text in _head(table, cost)]
+    body = [" & ".join(map(_tex_cell, _texts(table, row, cost))) + r" \\" for row in table.rows]
     warnings = [rf" \textbf{{{escape_latex(warning)}}}" for warning in table.evidence.warnings]
     notes = [*_one_line(table.evidence.missing, "in no number: "), *_one_line(_runs(table), "run: ")]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",
         r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"  \caption{{{escape_latex(caption(table))}{''.join(warnings)}}}",
+        rf"  \caption{{{escape_latex(_caption(table, cost))}{''.join(warnings)}}}",
         rf"  \label{{tab:{''.join(sign if sign.isalnum() else '-' for sign in table.study)}}}",
         rf"  \begin{{tabular}}{{{'l' * left}{'r' * (len(head) - left)}}}",
         r"    \toprule",
@@ -130,16 +136,16 @@ def _one_line(texts: Sequence[str], before: str) -> list[str]:
     return [before + " ".join(text.split()) for text in texts]
 
 
-def _study_csv(table: Table) -> str:
+def _study_csv(table: Table, cost: bool) -> str:
     out = io.StringIO()
-    rows = [_csv_row(table, row) for row in table.rows]
+    rows = [_csv_row(table, row, cost) for row in table.rows]
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
 
 
-def _csv_row(table: Table, row: Row) -> dict[str, Any]:
+def _csv_row(table: Table, row: Row, cost: bool) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for name, values in [*row.metrics.items(), *([("delta_AP", row.delta or Spread(math.nan, math.nan, 0))] if table.compared else [])]:
         numbers |= {name: values.mean, f"{name}_sd": values.sd, f"{name}_n": values.n}
@@ -149,6 +155,12 @@ def _csv_row(table: Table, row: Row) -> dict[str, Any]:
         "train_minutes": row.train_minutes,
         "peak_memory_mb": row.peak_memory_mb,
     }
+    if cost:
+        numbers |= {
+            "train_images_per_second": row.train_images_per_second,
+            "inference_ms": row.inference_ms,
+            "input_size": row.input_size,
+        }
     labels = {key: label_text(row.label[key]) if key in row.label else "" for key in table.label_keys} or {"cell": row.name}
     evidence = {"runs": "; ".join(row.runs), "code": "; ".join(row.codes), "data": "; ".join(row.data)}
     written = {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in numbers.items()}

@@ -85,6 +85,21 @@ def cost_texts(row: Row) -> tuple[str, str, str, str]:
     return number(row.parameters / 1e6, 2), number(row.gflops, 2), number(row.train_minutes), memory
 
 
+def speed_texts(row: Row) -> tuple[str, str, str]:
+    """Training images/s, milliseconds of one image in inference, input size of one row."""
+    if row.done == 0:
+        return (UNFINISHED,) * 3
+    return number(row.train_images_per_second), number(row.inference_ms), row.input_size or UNDEFINED
+
+
+#: What the cost columns mean, for the caption of a table that shows them all.
+COST_MEANING = (
+    "GFLOPs: multiply-adds of convolutions and matrix products for one image at the input size (height x width), point and deformable "
+    "convolutions counted, bilinear reading not. Images/s: median over epochs, loading included. Inference: median milliseconds from a picture "
+    "in memory to its boxes, one image at a time, at the input size; n/a where the record has none."
+)
+
+
 def caption(table: Table) -> str:
     """One sentence each: study, data, seeds, code, date, and what the numbers mean."""
     facts = table.evidence

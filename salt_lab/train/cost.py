@@ -1,4 +1,4 @@
-"""What a trial costs: parameters, arithmetic, memory."""
+"""What a trial costs, the two numbers that need no run: parameters and memory. Arithmetic: :mod:`.flops`, time: :mod:`.speed`."""
 
 from __future__ import annotations
 
@@ -13,27 +13,6 @@ from torch import nn
 def parameters(model: nn.Module) -> int:
     """Number of parameters, frozen ones included."""
     return sum(p.numel() for p in model.parameters())
-
-
-def gflops(model: nn.Module, height: int, width: int) -> float | None:
-    """GFLOPs (multiply-adds counted once, as mmdet does) of one image through backbone, neck and head; None if it cannot be traced.
-
-    The point convolution is a matrix product here, so it is counted, unlike a deformable convolution in mmdet's own counter.
-    Bilinear reading is not.
-    """
-    from mmengine.analysis import FlopAnalyzer
-
-    training = model.training
-    device = next(model.parameters()).device
-    try:
-        model.eval()
-        with torch.no_grad():
-            count = FlopAnalyzer(model, torch.zeros(1, 3, height, width, device=device)).unsupported_ops_warnings(False)
-            return float(count.uncalled_modules_warnings(False).tracer_warnings("none").total()) / 1e9
-    except (RuntimeError, TypeError, ValueError, AttributeError):
-        return None  # a host that cannot be traced still trains
-    finally:
-        model.train(training)
 
 
 def peak_memory_mb() -> float:

@@ -12,17 +12,21 @@ import torch
 from torch import Tensor
 
 from salt_lab.errors import UserError, WeightsError
-from salt_lab.ops.points import boxes_from_distances
+from salt_lab.train.points import detect_with_points, limits
 
 
 class InferResult(NamedTuple):
-    """What a detector found on one image; M boxes by descending score, K points. Coordinates are pixels of the image as read."""
+    """What a detector found on one image; M boxes by descending score, K points. Coordinates are pixels of the image as read.
+
+    Points and coarse boxes are None where the model has none, or none were asked for; a row is NaN where that box has none
+    (:class:`~salt_lab.train.points.PointSets`).
+    """
 
     boxes_N4: np.ndarray  #: (M, 4) x1 y1 x2 y2
     scores_N: np.ndarray  #: (M,) 0..1
     labels_N: np.ndarray  #: (M,) indices into ``classes``
     classes: tuple[str, ...]
-    r_points: np.ndarray | None  #: (M, K, 2) x, y; None without the operator
+    r_points: np.ndarray | None  #: (M, K, 2) x, y
     c_points: np.ndarray | None  #: (M, K, 2) x, y
     coarse_N4: np.ndarray | None  #: (M, 4) x1 y1 x2 y2
     image: np.ndarray  #: (H, W, 3) uint8 BGR
@@ -35,6 +39,9 @@ class Inferencer:
         config: mmdet-style config file.
         checkpoint: weights that fit it; plain tensors (loaded without trusting a pickle).
         device: "cpu", "cuda", "cuda:1", ...; None takes a GPU where there is one.
+
+    Attributes:
+        limits: what of the SALT operator the model does not have, in words (:func:`salt_lab.train.points.limits`).
 
     Raises:
         UserError: the config cannot be read, or the device is not there.
@@ -57,28 +64,35 @@ class Inferencer:
             warnings.simplefilter("ignore")
             self.model = MODELS.build(strip_init(self.config.model)).to(self.device).eval()
         load_fitting(self.model, read_weights(Path(checkpoint)), checkpoint)
+        head = getattr(self.model, "bbox_head", None)
+        self.has_operator, self.limits = hasattr(head, "salt"), limits(head)
         steps = [step for step in self.config.test_dataloader.dataset.pipeline if step["type"] != "LoadAnnotations"]
-        self.pipeline = Compose(steps)
+        self.from_file, self.from_pixels = Compose(steps), Compose([_takes_pixels(steps[0]), *steps[1:]])
 
-    def __call__(self, image: str) -> InferResult:
-        """Look at one image file.
+    def __call__(self, image: str | np.ndarray, points: bool = True, at_least: float = 0.0) -> InferResult:
+        """Look at one image.
+
+        Args:
+            image: a picture's file, or pixels (H, W, 3) uint8 BGR, such as a video's frame.
+            points: find the points behind each box too; boxes alone are faster.
+            at_least: lowest score, 0 to 1, of a box whose points are looked for.
 
         Raises:
-            UserError: it cannot be read as a picture.
+            UserError: the file cannot be read as a picture.
         """
-        import cv2
-
-        pixels = cv2.imread(image)
-        if pixels is None:
-            raise UserError(f"{image}: cannot be read as a picture (png, jpg, ...)")
-        packed = self.pipeline(dict(img_path=image, img_id=0))
+        pixels = read_picture(image) if isinstance(image, str) else image
+        packed = self.from_file(dict(img_path=image, img_id=0)) if isinstance(image, str) else self.from_pixels(dict(img=pixels, img_id=0))
         batch = self.model.data_preprocessor(dict(inputs=[packed["inputs"]], data_samples=[packed["data_samples"]]), False)
+        sample = batch["data_samples"][0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mmdet warns of its own deprecated names
-            found, points = detect(self.model, batch["inputs"], batch["data_samples"][0].metainfo)
-        scale_2 = np.array(batch["data_samples"][0].metainfo["scale_factor"], dtype=np.float32)
+            if points and self.has_operator:
+                found, sets = detect_with_points(self.model, batch["inputs"], sample.metainfo, at_least)
+            else:
+                found, sets = self._detect(batch["inputs"], sample), None
+        scale_2 = np.array(sample.metainfo["scale_factor"], dtype=np.float32)
         boxes, scores, labels = (t.detach().cpu().numpy() for t in (found.bboxes, found.scores, found.labels))
-        r_points, c_points, coarse = (None, None, None) if points is None else (p.detach().cpu().numpy() for p in points)
+        r_points, c_points, coarse = (None if p is None else p.detach().cpu().numpy() for p in sets or (None, None, None))
         return InferResult(
             boxes / np.tile(scale_2, 2),
             scores,
@@ -90,64 +104,29 @@ class Inferencer:
             pixels,
         )
 
-
-def detect(model: Any, inputs: Tensor, meta: dict[str, Any]) -> tuple[Any, tuple[Tensor, Tensor, Tensor] | None]:
-    """Detections of one image in the network's own pixels, and the points behind each, if the head has the operator.
-
-    Where a detection came from is asked of autograd: the gradient of its score with respect to the class maps is zero but at its own
-    location. That holds for every host, whatever it does between maps and boxes.
-    """
-    head = model.bbox_head
-    aligned: list[Any] = []
-    hook = head.salt.register_forward_hook(lambda module, args, out: aligned.append(out)) if hasattr(head, "salt") else None
-    try:
+    def _detect(self, inputs: Tensor, sample: Any) -> Any:
+        """Any detector of mmdet, by its own public way; boxes in the network's pixels."""
         with torch.no_grad():
-            outputs = head(model.extract_feat(inputs))
-    finally:
-        if hook is not None:
-            hook.remove()
-    class_maps = [m.detach().requires_grad_(bool(aligned)) for m in outputs[0]]
-    found = _boxes(head, class_maps, outputs, meta)
-    if not aligned:
-        return found, None
-    origins = [origin(score, class_maps) for score in found.scores]
-    return found, points_at(head, aligned, origins)
+            return self.model.predict(inputs, [sample], rescale=False)[0].pred_instances
 
 
-def _boxes(head: Any, class_maps: list[Tensor], outputs: Any, meta: dict[str, Any]) -> Any:
-    """The host's own post-processing of one image. Its public form, ``predict_by_feat``, would cut the graph that :func:`origin` reads."""
-    priors = head.prior_generator.grid_priors([m.shape[-2:] for m in class_maps], dtype=class_maps[0].dtype, device=class_maps[0].device)
-    factors = [m[0] for m in outputs[2]] if len(outputs) > 2 else [None] * len(priors)
-    maps = [m[0] for m in class_maps], [m[0] for m in outputs[1]]
-    return head._predict_by_feat_single(*maps, factors, priors, meta, cfg=head.test_cfg, rescale=False, with_nms=True)
+def read_picture(path: str) -> np.ndarray:
+    """A picture's pixels (H, W, 3) uint8 BGR.
+
+    Raises:
+        UserError: the file cannot be read as a picture.
+    """
+    import cv2
+
+    pixels = cv2.imread(path)
+    if pixels is None:
+        raise UserError(f"{path}: cannot be read as a picture (png, jpg, ...). Save it again, or leave it out")
+    return np.asarray(pixels)
 
 
-def origin(score: Tensor, class_maps: list[Tensor]) -> tuple[int, int, int]:
-    """(level, row, column) of the location that a score was computed at."""
-    gradients = torch.autograd.grad(score, class_maps, retain_graph=True, allow_unused=True)
-    strength = [0.0 if g is None else float(g.abs().max()) for g in gradients]
-    level = int(np.argmax(strength))
-    at = int(gradients[level][0].abs().amax(0).argmax())
-    return level, *divmod(at, class_maps[level].shape[-1])
-
-
-def points_at(head: Any, aligned: list[Any], origins: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """R-points (M, K, 2), C-points (M, K, 2), both x y, and coarse boxes (M, 4), in the network's pixels, at the given locations."""
-    sizes = [level.coarse_N4HW.shape[-2:] for level in aligned]
-    priors = head.prior_generator.grid_priors(sizes, device=aligned[0].coarse_N4HW.device)
-    r_points, c_points, coarse = [], [], []
-    for level, row, column in origins:
-        prior = priors[level][row * sizes[level][1] + column]
-        centre_xy = (prior[:2] + prior[2:]) / 2 if len(prior) == 4 else prior
-        stride = float(np.ravel(head.prior_generator.strides[level])[0])
-        r_points.append(centre_xy + stride * aligned[level].r_points_NK2HW[0, :, :, row, column].flip(-1))
-        c_points.append(centre_xy + stride * aligned[level].c_points_NK2HW[0, :, :, row, column].flip(-1))
-        coarse.append(boxes_from_distances(centre_xy, stride * aligned[level].coarse_N4HW[0, :, row, column]))
-    K = head.salt.num_points
-    empty = priors[0].new_zeros
-    if not origins:
-        return empty(0, K, 2), empty(0, K, 2), empty(0, 4)
-    return torch.stack(r_points), torch.stack(c_points), torch.stack(coarse)
+def _takes_pixels(loader: Mapping[str, Any]) -> dict[str, Any]:
+    """The pipeline's loading step, for pixels in place of a file."""
+    return dict(type="LoadImageFromNDArray", to_float32=loader.get("to_float32", False))
 
 
 def read_config(path: str) -> Any:

@@ -34,7 +34,15 @@ def python(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["plan", "STUDY"], ["plan", "STUDY", "--json"], ["status", "STUDY"], ["schema"], ["run", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["plan", "STUDY"],
+        ["plan", "STUDY", "--json"],
+        ["status", "STUDY"],
+        ["schema"],
+        *([name, "--help"] for name in ("run", "infer", "browse")),
+    ],
 )
 def test_reading_a_study_imports_no_heavy_library(words: list[str], study: Path) -> None:
     answer = json.loads(python("-c", PROBE, *(str(study) if word == "STUDY" else word for word in words)).stdout)

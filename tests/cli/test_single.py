@@ -1,4 +1,4 @@
-"""Single models and single records: train, test, infer, convert, table, ui, sync; training itself is tested in its room."""
+"""Single models and single records: train, test, convert, table, ui, sync; training itself is tested in its room."""
 
 from __future__ import annotations
 
@@ -7,64 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from salt_lab.cli.infer import draw_result
 from salt_lab.cli.train import choose_trial, only
 from salt_lab.cli.ui import server_command
 from salt_lab.errors import SpecError
 from salt_lab.spec.study import load_study
-from salt_lab.train.infer import InferResult
-
-
-def result(points: bool) -> InferResult:
-    boxes = np.array([[10, 10, 40, 40], [20, 20, 60, 50], [5, 30, 25, 60]], dtype=np.float32)
-    grid = np.stack([np.linspace(boxes[:, 0], boxes[:, 2], 9, axis=1), np.linspace(boxes[:, 1], boxes[:, 3], 9, axis=1)], axis=2)
-    return InferResult(
-        boxes_N4=boxes,
-        scores_N=np.array([0.9, 0.5, 0.2]),
-        labels_N=np.array([0, 1, 0]),
-        classes=("disc", "cross"),
-        r_points=grid if points else None,
-        c_points=grid + 2 if points else None,
-        coarse_N4=boxes + 1 if points else None,
-        image=np.full((64, 64, 3), 128, np.uint8),
-    )
-
-
-class TestInfer:
-    def test_only_boxes_with_the_score_are_drawn(self) -> None:
-        assert [draw_result(result(points=False), threshold, False)[1] for threshold in (0, 0.3, 0.5, 0.95)] == [3, 2, 2, 0]
-
-    def test_points_are_drawn_when_asked_for_and_there(self) -> None:
-        plain, _ = draw_result(result(points=True), 0.3, points=False)
-        dotted, _ = draw_result(result(points=True), 0.3, points=True)
-        assert dotted.shape[1] == plain.shape[1] and (dotted[: plain.shape[0]] != plain).any()
-        without, _ = draw_result(result(points=False), 0.3, points=True)
-        assert np.array_equal(without, plain)
-
-    @pytest.mark.parametrize("points", [True, False])
-    def test_the_command_writes_one_picture_for_all_images(
-        self, points: bool, run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import cv2
-
-        files = [tmp_path / name for name in ("config.py", "weights.pth", "a.png", "b.png")]
-        for file in files:
-            file.touch()
-        monkeypatch.setattr("salt_lab.train.infer.Inferencer", lambda config, checkpoint, device: lambda image: result(points))
-        out = tmp_path / "pictures" / "out.png"
-        told = run("infer", *files, "-o", out, "--points")
-        assert told.exit_code == 0, told.output
-        assert "a.png: 2 boxes with score >= 0.3, of 3" in told.output
-        assert ("no SALT operator" in told.stderr) is not points
-        assert cv2.imread(str(out)) is not None
-
-    def test_a_name_that_is_no_pictures_is_refused_before_the_model_is_built(self, run: Callable, tmp_path: Path) -> None:
-        (tmp_path / "x").touch()
-        told = run("infer", "x", "x", "x", "-o", "out.txt")
-        assert told.exit_code == 2 and ".png" in told.stderr
 
 
 class TestTrain:
@@ -94,11 +42,66 @@ class TestTrain:
             (["config.py", "--cell", "1"], "for a STUDY"),
             (["config.py"], "does not exist"),
             (["experiments/tiny.yaml", "--cell", "1", "--work-dir", "w"], "--store"),
+            (["experiments/tiny.yaml", "--cell", "1", "--amp"], "schedule.amp=true"),
+            (["experiments/tiny.yaml", "--cell", "1", "--auto-scale-lr"], "schedule.scale_lr=true"),
         ],
     )
     def test_options_of_the_other_kind_are_refused(self, words: list[str], said: str, study: Path, run: Callable) -> None:
         told = run("train", *words)
         assert told.exit_code == 2 and said in told.stderr
+
+    def test_a_config_takes_the_options_of_mmdets_dist_train(self, run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        config, called = tmp_path / "config.py", []
+        config.touch()
+
+        def train_config(*words: object, **flags: bool) -> Path:
+            called.append((words, flags))
+            return tmp_path / "epoch_12.pth"
+
+        monkeypatch.setattr("salt_lab.train.single.train_config", train_config)
+        told = run("train", config, "train_cfg.max_epochs=3", "--gpus", 8, "--work-dir", tmp_path, "--amp", "--auto-scale-lr")
+        assert told.exit_code == 0, told.output
+        assert called == [((str(config), tmp_path, 8, {"train_cfg.max_epochs": 3}), {"amp": True, "scale_lr": True})]
+        assert f"next: salt-lab test {config} {tmp_path}/epoch_12.pth --gpus 8" in told.output
+
+    def test_only_the_first_of_a_torchruns_workers_speaks(self, run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "config.py").touch()
+        monkeypatch.setattr("salt_lab.train.single.train_config", lambda *words, **flags: tmp_path / "epoch_1.pth")
+        said = []
+        for rank in "01":
+            monkeypatch.setenv("RANK", rank)
+            said.append(run("train", "config.py").output)
+        assert "checkpoint:" in said[0] and said[1] == ""
+
+
+class TestTest:
+    @pytest.fixture
+    def called(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, dict]]:
+        """How ``evaluate_config`` was called; it measures an AP of 12.34."""
+        calls: list[tuple[tuple, dict]] = []
+
+        def evaluate_config(*words: object, **options: object) -> dict[str, float]:
+            calls.append((words, options))
+            return {} if options["format_only"] else {"AP": 12.34, "APl": float("nan")}
+
+        monkeypatch.setattr("salt_lab.train.single.evaluate_config", evaluate_config)
+        (tmp_path / "config.py").touch()
+        (tmp_path / "epoch_1.pth").touch()
+        return calls
+
+    def test_several_gpus_measure_together(self, called: list, run: Callable) -> None:
+        told = run("test", "config.py", "epoch_1.pth", "--gpus", 8, "--out", "found.json", "model.test_cfg.score_thr=0.1")
+        assert told.exit_code == 0, told.output
+        words, options = called[0]
+        assert words == ("config.py", "epoch_1.pth", Path("found.json"), {"model.test_cfg.score_thr": 0.1})
+        assert options["gpus"] == 8 and not options["format_only"]
+        assert told.output.split() == ["AP", "APl", "12.3", "-", "detections:", "found.json"]
+
+    def test_a_result_file_for_cocos_server_says_where_it_goes(self, called: list, run: Callable) -> None:
+        told = run("test", "config.py", "epoch_1.pth", "--format-only", "--out", "detections_test-dev2017_x_results.json")
+        assert told.exit_code == 0, told.output
+        assert called[0][1]["format_only"]
+        assert "AP" not in told.output.split() and "next: upload detections_test-dev2017_x_results.zip" in told.output
 
 
 def test_convert_refuses_a_file_that_is_no_released_checkpoint(run: Callable, tmp_path: Path) -> None:

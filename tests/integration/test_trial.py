@@ -12,7 +12,7 @@ import time
 import pytest
 
 from salt_lab.data import fingerprint
-from salt_lab.errors import TrialFailed
+from salt_lab.errors import TrialFailed, UserError
 from salt_lab.record.store import Store
 from salt_lab.spec.trial import Trial, trial_id
 from salt_lab.train.trial import run_trial
@@ -52,6 +52,7 @@ def test_a_trial_leaves_its_whole_record(whole):
     assert {"loss_cls", "loss_bbox", "loss_centerness", "loss_coarse", "loss_sdr"} <= set(record.epochs[1]["losses"])
     assert record.built["parameters"] > 1e5 and record.built["gflops"] > 0
     assert record.cost["train_seconds"] > 0 and record.cost["peak_memory_mb"] > 100
+    assert record.cost["inference_ms"] > 0 and record.cost["train_images_per_second"] > 0
     folder = store.trial_dir(record.trial_id)
     assert {"config.py", "detections.json.gz", "train.log", "record.jsonl", "checkpoints"} <= {p.name for p in folder.iterdir()}
 
@@ -139,3 +140,13 @@ def test_every_other_host_trains_and_evaluates(host, tmp_path):
         tiny(host=host, schedule=tiny().schedule.model_dump() | {"epochs": 1}), Store(tmp_path), study="s", launch_id="l", threads=1
     )
     assert record.state == "done" and not math.isnan(record.metrics["AP"])
+
+
+def test_mixed_precision_without_a_gpu_is_refused_in_words_before_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    store = Store(tmp_path)
+    trial = tiny(schedule={"epochs": 1, "batch": 8, "image_size": [64, 64], "amp": True})
+    with pytest.raises(UserError, match=r"schedule.amp = true: .* needs a CUDA GPU.*schedule.amp=false"):
+        run_trial(trial, store, study="s", launch_id="l", threads=1)
+    record = store.record(identity(trial))
+    assert record.state == "failed" and "schedule.amp" in record.reason and not record.epochs

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from salt_lab.record import COCO_NAMES, rows
+from salt_lab.testing.recorder_contract import DONE
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def test_the_twelve_numbers_are_metrics_by_epoch_under_their_own_names_without_t
 def test_costs_are_metrics(finished):
     found = {point.name: point.value for point in rows.points(finished)}
     assert (found["parameters"], found["gflops"], found["train_seconds"], found["peak_memory_mb"]) == (1234, 1.5, 12.5, 300.0)
+
+
+def test_speed_and_inference_time_are_metrics_of_the_finished_trial_alone(lab):
+    recorder = lab.begin(0, lab.launch(), range(1, 3))
+    assert "train_images_per_second" not in {point.name for point in rows.points(lab.store.record(lab.ids[0]))}
+    recorder.done(**DONE, inference={"ms": 20.0, "p10_ms": 19.0, "p90_ms": 25.0, "repeats": 20, "threads": 2})
+    found = {point.name: (point.value, point.step) for point in rows.points(lab.store.record(lab.ids[0]))}
+    assert (found["train_images_per_second"], found["inference_ms"]) == ((50.0, 2), (20.0, 2))
+    assert (found["inference_p10_ms"], found["inference_p90_ms"]) == ((19.0, 2), (25.0, 2))
 
 
 def test_a_step_has_one_point_and_the_finished_trials_numbers_win(lab):

@@ -78,13 +78,17 @@ class Bench:
         recorder.built(effective={}, parameters=1_234_567, gflops=2.5, input_size=(112, 112))
         return recorder
 
-    def done(self, trial: Trial, ap: float | None, *, curve: tuple[float, ...] = (), **provenance: Any) -> str:
-        """A finished trial; AP50 is AP + 25, other metrics follow, APl is undefined. ``curve``: AP of the epochs before the last."""
+    def done(
+        self, trial: Trial, ap: float | None, *, curve: tuple[float, ...] = (), inference: dict[str, float] | None = None, **provenance: Any
+    ) -> str:
+        """A finished trial; AP50 is AP + 25, other metrics follow, APl is undefined. ``curve``: AP of the epochs before the last;
+        ``inference``: its measured times, None as in a record from before they were."""
         recorder = self.start(trial, **provenance)
         for epoch, value in enumerate((*curve, ap), start=1):
             recorder.epoch(epoch, losses={"loss": 1.0 / epoch}, lr=0.01, seconds=1.0, images_per_second=10.0, memory_mb=100.0)
             recorder.eval(epoch, numbers(value))
-        recorder.done(metrics=numbers(ap), train_seconds=90.0, eval_seconds=3.0, peak_memory_mb=800.0 + trial.seed, epochs=len(curve) + 1)
+        spent = {"train_seconds": 90.0, "eval_seconds": 3.0, "peak_memory_mb": 800.0 + trial.seed}
+        recorder.done(metrics=numbers(ap), epochs=len(curve) + 1, inference=inference, **spent)
         return recorder.trial_id
 
     def failed(self, trial: Trial, last_ap: float = 99.0, reason: str = "RuntimeError: out of memory") -> str:

@@ -10,8 +10,10 @@ import shutil
 import pytest
 
 from salt_lab.errors import UserError
+from salt_lab.record import Store
 from salt_lab.report.results import load_results
 from salt_lab.report.table import pivot_table, render, study_table
+from salt_lab.spec.study import load_study
 
 
 def table_of(bench):
@@ -98,6 +100,40 @@ def test_markdown_has_as_many_cells_in_every_line_as_in_its_head_and_is_aligned(
     assert rows[0] == ["host", "SALT", "AP", "delta", *metrics, *costs]
     assert {len(row) for row in rows} == {13}
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_with_cost_speed_and_input_size_stand_beside_the_accuracy_and_the_caption_says_what_they_are(bench):
+    for seed, ms in enumerate((20.0, 21.0, 25.0)):
+        bench.done(
+            bench.trial(seed, host="atss", salt=False), 30.0, inference={"ms": ms, "p10_ms": ms - 1, "p90_ms": ms + 1, "repeats": 20}
+        )
+    text = render(table_of(bench), cost=True)
+    rows = grid(text)
+    assert rows[0][-3:] == ["train (img/s)", "inference (ms)", "input"]
+    assert next(line for line in rows if line[:2] == ["atss", "off"])[-3:] == ["10.0", "22.0", "112 x 112"]
+    assert next(line for line in rows if line[:2] == ["gfl", "on"])[-3:] == ["…"] * 3
+    assert "multiply-adds" in text and "median milliseconds" in text
+    assert "22.0 & 112 x 112" in render(table_of(bench), "latex", cost=True)
+    line = next(csv.DictReader(io.StringIO(render(table_of(bench), "csv", cost=True))))
+    assert (float(line["inference_ms"]), float(line["train_images_per_second"]), line["input_size"]) == (22.0, 10.0, "112 x 112")
+
+
+def test_a_record_from_before_inference_was_timed_has_no_inference_time(full):
+    assert {line[-2] for line in grid(render(table_of(full), cost=True))[2:]} == {"n/a"}
+    line = next(csv.DictReader(io.StringIO(render(table_of(full), "csv", cost=True))))
+    assert line["inference_ms"] == ""
+
+
+@pytest.mark.parametrize("study", ["quickstart", "bccd"])
+def test_the_committed_records_still_make_the_committed_numbers(repository, study, monkeypatch, tmp_path):
+    monkeypatch.setenv("SALT_LAB_BCCD", str(tmp_path / "not_on_this_machine"))
+    monkeypatch.setenv("SALT_LAB_MOBILENET_V2", str(tmp_path / "mobilenet_v2_imagenet.pth"))
+    results = load_results(load_study(repository / "experiments" / f"{study}.yaml"), Store(repository / "benchmarks" / "results" / study))
+    committed = (repository / "benchmarks" / "results" / study / "table.csv").read_text()
+    now, then = (
+        [{**row, "cell_key": ""} for row in csv.DictReader(io.StringIO(text))] for text in (render(study_table(results), "csv"), committed)
+    )
+    assert now == then  # a cell's key depends on where the data lie
 
 
 def test_a_bar_in_a_label_does_not_make_a_column():

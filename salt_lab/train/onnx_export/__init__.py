@@ -1,0 +1,1 @@
+"""Detectors as ONNX files: the graph, what is left of a head's post-processing in it, the selection after it, writing and checking."""
