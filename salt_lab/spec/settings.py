@@ -129,7 +129,7 @@ def _translated(source: Source, settings: Layer, error: ValidationError) -> Spec
     if setting is None:
         return source.error(key, NOTHING, explain(problem))
     message = explain(problem)
-    if isinstance(setting.value, list) and key not in ("schedule.image_size", "schedule.milestones"):
+    if isinstance(setting.value, list) and key not in ("schedule.image_size", "schedule.milestones", "salt.levels"):
         message += f": to compare several values make it an axis, axes.{key}"
     return source.error(setting.origin, setting.value, message)
 

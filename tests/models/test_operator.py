@@ -110,7 +110,7 @@ def test_the_long_skip_is_a_toggle_of_its_own():
     torch.testing.assert_close(with_skip(x, cls_feat, reg_feat, 0).reg_feat, without(x, cls_feat, reg_feat, 0).reg_feat)
 
 
-@pytest.mark.parametrize("K", [4, 5, 9, 16, 25])
+@pytest.mark.parametrize("K", [4, 5, 9, 13, 16, 25])
 def test_any_number_of_points_from_four_up_works(K):
     aligned = operator(num_points=K)(*features(5, 7), 0)
     assert aligned.reg_feat.shape == aligned.cls_feat.shape == (2, C, 5, 7)
