@@ -57,6 +57,22 @@ def run_together(task: str, arguments: Mapping[str, Any], workers: int, doing: s
         return json.loads(answer.read_text())
 
 
+def share_out(settings: Any) -> None:
+    """Make a config's Runner one of the workers of the group that this process has joined; without a group it trains alone.
+
+    mmengine's own wrapping asks for ``LOCAL_RANK`` and a GPU; batch norm's statistics stay each worker's own, as in mmdet.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        device = [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
+        settings.launcher = "pytorch"
+        settings.model_wrapper_cfg = dict(
+            type="MMDistributedDataParallel", device_ids=device, broadcast_buffers=False, find_unused_parameters=False
+        )
+
+
 def join_workers(settings: Any) -> None:
     """Make a config's Runner join the other workers, if this process is one.
 
