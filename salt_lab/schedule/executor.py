@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from salt_lab.errors import SaltLabError, UserError
 from salt_lab.record.store import Store, TrialBusy
 from salt_lab.schedule.closing import JournalClosing
-from salt_lab.schedule.interrupts import signals_as_interrupt
+from salt_lab.schedule.interrupts import Interrupt, signals_as_interrupt
 from salt_lab.schedule.ticker import Ticker
+from salt_lab.spec.resources import Resources
 from salt_lab.spec.trial import Trial
 
 #: A function with the signature of :func:`salt_lab.train.trial.run_trial`, or its import path ``"module:function"``.
@@ -21,6 +22,8 @@ TrialFn = Callable[..., Any] | str
 RUN_TRIAL = "salt_lab.train.trial:run_trial"
 #: How long a trial waits for another process to let go of it, seconds: the workers of a killed driver take a few to die.
 PATIENCE = 20.0
+#: Deaths from outside (killed, node lost, preempted, hung) that a trial is forgiven; it goes on from its last checkpoint.
+MAX_DEATHS = 3
 #: Length of the traceback that a failed trial keeps, characters.
 TAIL = 4000
 
@@ -120,18 +123,27 @@ def one_line(error: BaseException) -> str:
 
 
 class SerialExecutor:
-    """One trial after the other, in this process and its main thread: no Ray, nothing to set up.
+    """One trial after the other, in this process and its main thread: no Ray, nothing to set up. A trial of several workers has a process
+    for each.
 
     Args:
-        threads: Cores for a trial's computations; None leaves torch's own choice (all cores).
+        threads: Cores for each worker's computations; None leaves torch's own choice (all cores).
+        resources: Workers and GPUs of a trial; where ``gpus`` is open, those that there are.
         trial_fn: What runs a trial.
         patience: Seconds to wait for a trial that another process holds, before it is left to that process.
     """
 
-    def __init__(self, threads: int | None = None, *, trial_fn: TrialFn = RUN_TRIAL, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        resources: Resources | None = None,
+        *,
+        trial_fn: TrialFn = RUN_TRIAL,
+        patience: float = PATIENCE,
+    ) -> None:
         if threads is not None and threads < 1:
             raise UserError(f"threads = {threads}: a trial needs at least 1.")
-        self.threads, self.trial_fn, self.patience = threads, trial_fn, patience
+        self.threads, self.resources, self.trial_fn, self.patience = threads, resources or Resources(), trial_fn, patience
 
     def check(self) -> None:
         """Any machine that runs Python will do."""
@@ -141,8 +153,18 @@ class SerialExecutor:
 
     def run(self, jobs: Sequence[Job], store: Store, study_name: str, launch_id: str, on_tick: Callable[[], None]) -> None:
         """See :meth:`Executor.run`."""
-        where = {"study": study_name, "launch_id": launch_id, "threads": self.threads}
+        where: dict[str, Any] = {"study": study_name, "launch_id": launch_id, "threads": self.threads, "workers": self.resources.workers}
+        where |= {"device": "cpu" if self.resources.gpus == 0 else None, "gpus": self.resources.gpus or 0}
         with signals_as_interrupt() as interrupt, Ticker(on_tick):
-            for job in jobs:
-                run_job(self.trial_fn, job, store, patience=self.patience, **where)
-                interrupt.raise_if_asked()
+            held = [job for job in jobs if self._run(job, store, 0.0, interrupt, where) == "busy"]
+            for job in held:  # by another process, which may have ended by now
+                self._run(job, store, self.patience, interrupt, where)
+
+    def _run(self, job: Job, store: Store, patience: float, interrupt: Interrupt, where: dict[str, Any]) -> str:
+        """Run a trial; again, from its last checkpoint, where one of several workers was lost."""
+        for _ in range(1 + MAX_DEATHS):
+            state = run_job(self.trial_fn, job, store, patience=patience, **where)
+            interrupt.raise_if_asked()
+            if state != "interrupted":
+                break
+        return state

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import os
 import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,10 @@ from typing import Any
 import salt_lab
 from salt_lab.errors import UserError
 from salt_lab.schedule.interrupts import signals_as_interrupt
+from salt_lab.spec.resources import Resources
 
-#: Set before ray is imported. Nothing is reported home; Tune writes no CSV and TensorBoard files beside our journal, leaves signals to us,
-#: and leaves workers in the directory that a study's relative paths are relative to.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
+#: Set before ray is imported: nothing is reported home, and a worker without a GPU of its own keeps the environment that it was given.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 #: Ray's store for passed objects, bytes: trials pass none, and its default is 30 % of the machine's memory.
 OBJECT_STORE = 128 * 1024**2
 PROBE_SECONDS = 5.0
@@ -40,11 +34,9 @@ def import_ray() -> Any:
         os.environ.setdefault(name, value)
     try:
         import ray
-        import ray.tune
     except ImportError as error:
-        raise UserError(f"Ray cannot be imported ({error}). pip install 'ray[default,tune,train]', or use --executor serial.") from error
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        raise UserError(f"Ray cannot be imported ({error}). pip install 'ray[default]', or use --executor serial.") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 
 
@@ -85,6 +77,7 @@ class RayConnection:
         if owned:
             with signals_as_interrupt():
                 _init(ray, target)
+            _hush()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return cls(ray, owned, embedded=target is None, nodes=nodes)
 
@@ -99,21 +92,42 @@ class RayConnection:
         counts = {size: sizes.count(size) for size in dict.fromkeys(sizes)}
         return ", ".join(f"{n} node{'s' if n > 1 else ''} with {size}" for size, n in counts.items()) or "no nodes"
 
-    def refuse_what_never_fits(self, cpus: float, gpus: float) -> None:
-        """Ray waits for ever for resources that no node has: refuse such a request.
+    def refuse_what_never_fits(self, resources: Resources) -> None:
+        """Ray waits for ever for resources that it has not got: refuse such a request. Each worker must fit on one node.
 
         Args:
-            cpus: Cores that a trial asks for.
-            gpus: GPUs that a trial asks for.
+            resources: Of a trial; ``gpus`` settled.
 
         Raises:
-            UserError: No single node has that many.
+            UserError: The nodes cannot hold a single trial.
         """
-        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in self.nodes):
+        if not teams_that_fit(self.nodes, resources):
             raise UserError(
-                f"A trial asks for cpus_per_trial = {cpus:g} and gpus_per_trial = {gpus:g}, but the Ray cluster has {self.offer()}. "
-                "Ask for less per trial, or set RAY_ADDRESS to a larger cluster."
+                f"A trial asks for workers = {resources.workers}, cpus = {resources.cpus} for each, gpus = {resources.gpus:g}, but the Ray "
+                f"cluster has {self.offer()}. Ask for less (resources in the study, or the options of salt-lab run), or set RAY_ADDRESS to a "
+                "larger cluster."
             )
+
+
+def teams_that_fit(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
+    """How many trials the nodes can hold at a time.
+
+    >>> teams_that_fit([{"CPU": 8, "GPU": 2}, {"CPU": 8}], Resources(gpus=0.5))
+    4
+    >>> teams_that_fit([{"CPU": 4}, {"CPU": 4}], Resources(workers=3, gpus=0))
+    2
+    """
+    return sum(workers_that_fit(node, resources) for node in nodes) // resources.workers
+
+
+def workers_that_fit(node: Mapping[str, float], resources: Resources) -> int:
+    """How many workers of a trial one node can hold."""
+    by_cpu = int(node.get("CPU", 0) // resources.cpus)
+    gpus = resources.gpus_per_worker or 0
+    if not gpus:
+        return by_cpu
+    whole = int(node.get("GPU", 0))
+    return min(by_cpu, whole * int(1 / gpus + 1e-9) if gpus < 1 else whole)
 
 
 def free_port() -> int:
@@ -142,6 +156,13 @@ def _init(ray: Any, target: str | None) -> None:
         raise UserError(f"No Ray cluster can be used at '{target}': {reason}. {remedy}") from error
 
 
+def _hush() -> None:
+    """Ray's own paragraphs about lost workers stay off the terminal, where the study's progress is: the records say what became of trials."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
+
+
 def probe(address: str) -> None:
     """Does anybody listen at ``host:port``? Ray itself tries for minutes. Other forms of address ("auto") are left to Ray.
 
@@ -152,6 +173,8 @@ def probe(address: str) -> None:
     scheme, _, place = address.rpartition("://")
     host, _, port = place.rpartition(":")
     if scheme in ("http", "https"):
-        raise ValueError("this is a dashboard's address, which takes submitted jobs: ray job submit --working-dir . -- salt-lab run STUDY")
+        raise ValueError(
+            "this is a dashboard's address, which takes submitted jobs: salt-lab submit STUDY --address URL (or ray job submit)"
+        )
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()

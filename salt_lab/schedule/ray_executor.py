@@ -1,32 +1,31 @@
-"""Many trials at a time through Ray Tune: each is a function trainable in a worker process of its own.
+"""Many trials at a time on Ray: warm worker processes run them, the dispatcher decides, and the journals say how each one ended.
 
-How a trial ended is read from its journal, never from Tune: after a full disk or a lost node Tune's state can claim success.
+Completion is known from the journal alone: a worker's answer says that it is free again, and Ray's errors say only that a worker is gone.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salt_lab.errors import UserError
 from salt_lab.record.store import Store
 from salt_lab.schedule.closing import JournalClosing
-from salt_lab.schedule.executor import PATIENCE, RUN_TRIAL, Job, TrialFn, run_job
-from salt_lab.schedule.interrupts import Interrupt, signals_as_interrupt
+from salt_lab.schedule.decisions import Need
+from salt_lab.schedule.executor import MAX_DEATHS, PATIENCE, RUN_TRIAL, Job, TrialFn
+from salt_lab.schedule.interrupts import signals_as_interrupt
 from salt_lab.schedule.ray_cluster import RayConnection
+from salt_lab.schedule.ray_loop import Loop
+from salt_lab.schedule.ray_worker import RUN_RANK, Surroundings
 from salt_lab.schedule.ticker import Ticker
+from salt_lab.spec.resources import Resources
 
-#: How often a trial is started again after the death of its worker (killed, out of memory); it goes on from its last checkpoint.
-MAX_DEATHS = 1
-DIED = f"its worker process died {MAX_DEATHS + 1} times (killed, or out of memory?); see train.log, then run again"
-#: Seconds to wait for a stopped worker to let go of its trial before its journal is closed in its place.
-LET_GO = 10.0
+if TYPE_CHECKING:
+    from salt_lab.schedule.ray_pool import RayPool
+
+#: Seconds without a sign of life after which a trial is taken to hang.
+HANG_SECONDS = 600.0
 
 
 class RayExecutor:
@@ -34,46 +33,49 @@ class RayExecutor:
 
     Args:
         address: An existing cluster; None takes RAY_ADDRESS (set inside a Ray job) and without it starts an embedded Ray on this machine.
-        cpus_per_trial: Cores reserved for a trial, which is also the number of its threads.
-        gpus_per_trial: GPUs reserved for a trial, 0 to 1; 0.5 puts two trials on a GPU, 0 trains on the CPU; None = 1 where the cluster has
-            GPUs, else 0.
+        resources: What each trial takes; where ``gpus`` is open, a GPU per worker where the cluster has any.
         max_concurrent: Most trials at a time; None = as many as fit.
         trial_fn: What runs a trial; workers import it.
-        patience: Seconds to wait for a trial that another process holds, before it is left to that process.
+        rank_fn: What runs one worker's part of a trial of several; the signature is that of :func:`salt_lab.train.gang.run_rank`.
+        patience: Seconds for which a trial that another process holds is tried again, before it is left to that process.
+        hang_seconds: Seconds without a heartbeat (``STORE/trials/<id>/heartbeat``) after which a trial's workers are killed.
+        max_deaths: Deaths from outside that a trial is forgiven.
+        need_of: What is known of a trial's memory and length; None = the memory of ``resources``.
     """
 
     def __init__(
         self,
         address: str | None = None,
-        cpus_per_trial: int = 1,
-        gpus_per_trial: float | None = None,
+        resources: Resources | None = None,
         max_concurrent: int | None = None,
         *,
         trial_fn: TrialFn = RUN_TRIAL,
+        rank_fn: TrialFn = RUN_RANK,
         patience: float = PATIENCE,
+        hang_seconds: float = HANG_SECONDS,
+        max_deaths: int = MAX_DEATHS,
+        need_of: Callable[[Job], Need] | None = None,
     ) -> None:
-        _at_least("cpus_per_trial", cpus_per_trial, 1)
-        _at_least("gpus_per_trial", gpus_per_trial or 0, 0)
-        if gpus_per_trial is not None and gpus_per_trial > 1:
-            raise UserError(f"gpus_per_trial = {gpus_per_trial:g}: a trial of a study trains on one GPU at most; ask for 0 to 1.")
         _at_least("max_concurrent", 1 if max_concurrent is None else max_concurrent, 1)
-        self.address, self.cpus, self.max_concurrent = address, cpus_per_trial, max_concurrent
-        self._asked_gpus, self.gpus = gpus_per_trial, gpus_per_trial or 0
-        self.trial_fn, self.patience = trial_fn, patience
+        _at_least("max_deaths", max_deaths, 0)
+        _at_least("hang_seconds", hang_seconds, 1)
+        self.address, self.asked, self.max_concurrent = address, resources or Resources(), max_concurrent
+        self.resources = self.asked
+        self.trial_fn, self.rank_fn, self.patience = trial_fn, rank_fn, patience
+        self.hang_seconds, self.max_deaths, self.need_of = hang_seconds, max_deaths, need_of
         self._connection: RayConnection | None = None
 
     def check(self) -> None:
-        """Connect (an embedded Ray takes about 4 s to start and stays for :meth:`run`) and refuse what no node can hold.
+        """Connect (an embedded Ray takes about 4 s to start and stays for :meth:`run`) and refuse what the cluster can never hold.
 
         Raises:
-            UserError: The cluster does not answer, or a trial asks for more than any node has.
+            UserError: The cluster does not answer, or a trial asks for more than there is.
         """
         if self._connection is None:
             self._connection = RayConnection.open(self.address)
-        if self._asked_gpus is None:
-            self.gpus = 1 if any(node.get("GPU", 0) >= 1 for node in self._connection.nodes) else 0
+        self.resources = self.asked.settled(any(node.get("GPU", 0) >= 1 for node in self._connection.nodes))
         try:
-            self._connection.refuse_what_never_fits(self.cpus, self.gpus)
+            self._connection.refuse_what_never_fits(self.resources)
         except UserError:
             self.close()
             raise
@@ -85,110 +87,50 @@ class RayExecutor:
             connection.close()
 
     def run(self, jobs: Sequence[Job], store: Store, study_name: str, launch_id: str, on_tick: Callable[[], None]) -> None:
-        """See :meth:`salt_lab.schedule.executor.Executor.run`. Tune's own files go to ``STORE/ray/<launch_id>``."""
+        """See :meth:`salt_lab.schedule.executor.Executor.run`.
+
+        Raises:
+            UserError: No worker could start on the cluster.
+            SaltLabError: Its last nodes that could hold a trial went and did not come back.
+        """
         if not jobs:
             on_tick()
             return
         self.check()
-        closings = [JournalClosing(store, job.trial, job.trial_id, study_name, launch_id) for job in jobs]
         with signals_as_interrupt() as interrupt, Ticker(on_tick):  # after ray.init, which sets a SIGTERM handler of its own
-            with self._until_interrupted(interrupt):
-                run_on_tune(self, jobs, store, self._where(study_name, launch_id), interrupt)
-            close_all(closings, interrupt)
+            try:
+                with self._pool(jobs) as pool:
+                    closings = {job.trial_id: JournalClosing(store, job.trial, job.trial_id, study_name, launch_id) for job in jobs}
+                    Loop(self, pool, jobs, closings, store, self._where(study_name, launch_id)).run(interrupt)
+            finally:
+                self.close()
             interrupt.raise_if_asked()
 
-    def _where(self, study_name: str, launch_id: str) -> dict[str, Any]:
-        where = {"device": None, "gpus": 1} if self.gpus else {"device": "cpu", "gpus": 0}
-        return {"study": study_name, "launch_id": launch_id, "threads": self.cpus, **where}
-
     @contextmanager
-    def _until_interrupted(self, interrupt: Interrupt) -> Iterator[None]:
-        """Swallow a KeyboardInterrupt until the journals are closed, and end Ray with the block: no worker may go on training unseen."""
+    def _pool(self, jobs: Sequence[Job]) -> Iterator[RayPool]:
+        """The workers; none of them is left when it closes."""
+        from salt_lab.schedule.ray_pool import RayPool
+
+        assert self._connection is not None
+        functions = {"trial_fn": self.trial_fn, "rank_fn": self.rank_fn, "workers": self.resources.workers}
+        arguments = {"surroundings": Surroundings.of(jobs, self.resources.cpus), **functions}
+        pool = RayPool(self._connection.ray, self.resources, arguments, embedded=self._connection.embedded)
         try:
-            yield
-        except KeyboardInterrupt:
-            interrupt.signal_name = interrupt.signal_name or "SIGINT"
+            yield pool
         finally:
-            if interrupt and self._connection is not None:
-                self._connection.owned = True
-            self.close()
+            pool.close()
 
-
-def run_on_tune(executor: RayExecutor, jobs: Sequence[Job], store: Store, where: dict[str, Any], interrupt: Interrupt) -> None:
-    """Run the jobs as one Tune experiment, a grid over the trial ids; returns when Tune has ended all of them, however they ended."""
-    from ray import tune
-
-    class StopWhenAsked(tune.Stopper):
-        """Ends the experiment where a library swallowed the KeyboardInterrupt."""
-
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return bool(interrupt)
-
-        def stop_all(self) -> bool:
-            return bool(interrupt)
-
-    resources = {"CPU": executor.cpus, **({"GPU": executor.gpus} if executor.gpus else {})}
-    run_config = tune.RunConfig(
-        name=where["launch_id"],
-        storage_path=str(store.root / "ray"),
-        verbose=0,
-        stop=StopWhenAsked(),
-        failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
-    )
-    tune.Tuner(
-        tune.with_resources(trainable(executor, jobs, store.root, where), resources),
-        param_space={"trial_id": tune.grid_search([job.trial_id for job in jobs])},
-        tune_config=tune.TuneConfig(max_concurrent_trials=executor.max_concurrent),
-        run_config=run_config,
-    ).fit()
-
-
-def trainable(executor: RayExecutor, jobs: Sequence[Job], root: Path, where: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    """The function that Tune runs in a worker: one trial by its id. It raises for no failed trial, so that Tune repeats none of them."""
-    by_id = {job.trial_id: job for job in jobs}
-    trial_fn, patience, settle = (executor.trial_fn, executor.patience, Surroundings.of(jobs, executor.cpus))
-
-    def run_in_worker(config: dict[str, Any]) -> None:
-        from ray import tune
-
-        settle()
-        state = run_job(trial_fn, by_id[config["trial_id"]], Store(root), patience=patience, **where)
-        tune.report({"state": state})
-
-    return run_in_worker
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a worker shares with the driver so that a trial's relative paths and ${VARIABLES} mean the same in both."""
-
-    folder: str
-    variables: dict[str, str]
-
-    @classmethod
-    def of(cls, jobs: Sequence[Job], threads: int) -> Surroundings:
-        """The driver's working directory, the variables that the jobs' data paths name, and the number of threads."""
-        named = {name for job in jobs for name in re.findall(r"\$\{?(\w+)", job.trial.data.model_dump_json())}
-        variables = {name: os.environ[name] for name in named if name in os.environ}
-        return cls(os.getcwd(), variables | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
-
-    def __call__(self) -> None:
-        """Take them over. A worker on a machine without that folder (a Ray job's copy) stays where it is."""
-        os.environ.update(self.variables)
-        if os.path.isdir(self.folder):
-            os.chdir(self.folder)
-
-
-def close_all(closings: Sequence[JournalClosing], interrupt: Interrupt) -> None:
-    """Write the end of every trial whose worker could not: interrupted if somebody stopped the study, else failed."""
-    deadline = time.monotonic() + LET_GO
-    for closing in closings:
-        if not interrupt:
-            closing.failed(DIED)
-        elif closing.touched:  # else it had not started, and is still waiting
-            closing.interrupted(interrupt.signal_name or "SIGINT", wait=max(0.0, deadline - time.monotonic()))
+    def _where(self, study_name: str, launch_id: str) -> dict[str, Any]:
+        gpus = self.resources.gpus or 0
+        return {
+            "study": study_name,
+            "launch_id": launch_id,
+            "threads": self.resources.cpus,
+            "device": None if gpus else "cpu",
+            "gpus": gpus,
+        }
 
 
 def _at_least(name: str, value: float, least: int) -> None:
     if value < least:
-        raise UserError(f"{name} = {value}: must be at least {least}.")
+        raise UserError(f"{name} = {value:g}: must be at least {least}.")

@@ -26,6 +26,7 @@ START: dict[str, Any] = {
 }
 BUILT: dict[str, Any] = {"effective": {"salt.points": 9}, "parameters": 1234, "gflops": 1.5, "input_size": (112, 112)}
 DONE: dict[str, Any] = {"metrics": NUMBERS, "train_seconds": 12.5, "eval_seconds": 1.5, "peak_memory_mb": 300.0, "epochs": 2}
+RUNG: dict[str, Any] = {"ap": 12.5, "threshold": 20.0, "places": 1, "peers": {"b" * 12: 20.0, "c" * 12: 5.0}}
 
 
 def tell_epoch(recorder: Recorder, epoch: int, loss: float = 1.0, ap: float | None = 10.0) -> None:
@@ -55,6 +56,12 @@ class RecorderContract:
         record = recorder.record()
         assert record.state == "running"
         assert {key: getattr(record, key) for key in START} == START
+
+    def test_what_the_latest_attempt_ran_on_is_kept_where_it_was_told(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        assert recorder.record().resources == {}
+        recorder.start(**START, resources={"workers": 2, "cpus": 1, "gpus": 0})
+        assert recorder.record().resources == {"workers": 2, "cpus": 1, "gpus": 0}
 
     def test_the_built_model_is_kept(self, recorder: Recorder) -> None:
         recorder.start(**START)
@@ -100,6 +107,49 @@ class RecorderContract:
         assert (recorder.record().state, recorder.record().reason) == (end, "loss is nan at step 7")
         recorder.start(**START)
         assert (recorder.record().state, recorder.record().reason, recorder.record().attempt) == ("running", None, 2)
+
+    def test_a_rung_that_was_passed_is_kept_with_what_it_was_compared_with(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        tell_epoch(recorder, 1, ap=12.5)
+        recorder.rung(1, **RUNG)
+        record = recorder.record()
+        assert record.state == "running" and record.stopped is None
+        assert {key: record.rungs[1][key] for key in RUNG} == RUNG
+
+    def test_a_trial_stopped_early_has_its_reason_and_evidence_and_no_final_numbers(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        tell_epoch(recorder, 1, ap=12.5)
+        recorder.stopped(1, reason="too low\nby far", **RUNG)
+        record = recorder.record()
+        assert (record.state, record.reason, record.metrics) == ("stopped", "too low by far", None)
+        assert record.stopped == {"epoch": 1, "reason": "too low by far", **RUNG}
+        assert record.evals[1]["metrics"]["AP"] == 12.5
+
+    def test_a_stop_is_final_for_its_own_study_and_only_while_that_stops_early(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        recorder.stopped(1, reason="too low", **RUNG)
+        final = recorder.record().is_final
+        assert final("quickstart", early_stopping=True)
+        assert not final("quickstart", early_stopping=False) and not final("another study", early_stopping=True)
+
+    def test_a_stopped_trial_that_goes_on_is_as_one_that_never_stopped(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        tell_epoch(recorder, 1)
+        recorder.stopped(1, reason="too low", **RUNG)
+        assert recorder.start(**START, resumed_epoch=1) == 2
+        assert (recorder.record().state, recorder.record().stopped, recorder.record().reason) == ("running", None, None)
+        tell_epoch(recorder, 2)
+        recorder.done(**DONE)
+        assert (recorder.record().state, list(recorder.record().epochs)) == ("done", [1, 2])
+
+    def test_a_rung_after_the_checkpoint_a_trial_resumed_from_is_still_to_be_decided(self, recorder: Recorder) -> None:
+        recorder.start(**START)
+        for epoch in (1, 2):
+            tell_epoch(recorder, epoch)
+            recorder.rung(epoch, **RUNG)
+        recorder.interrupted("Ctrl-C")
+        recorder.start(**START, resumed_epoch=1)
+        assert list(recorder.record().rungs) == [1]
 
     def test_a_failure_before_the_start_is_a_failure(self, recorder: Recorder) -> None:
         recorder.failed("no such image")

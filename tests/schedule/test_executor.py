@@ -7,8 +7,10 @@ import pytest
 from salt_lab.errors import UserError
 from salt_lab.record.store import Store
 from salt_lab.schedule.executor import SerialExecutor, one_line, resolve
+from salt_lab.spec.resources import Resources
 from salt_lab.testing import fake_trial
 from salt_lab.testing.executor_contract import FAKE, ExecutorContract, make_job, no_tick
+from salt_lab.train.lost import WorkerLost
 
 
 class TestSerialExecutor(ExecutorContract):
@@ -54,6 +56,25 @@ def test_a_trial_function_that_cannot_be_imported_fails_its_trial_with_the_reaso
     store, job = Store(tmp_path), make_job(1)
     SerialExecutor(trial_fn="salt_lab.nowhere:run").run([job], store, "s", "l", no_tick)
     assert store.record(job.trial_id).reason == "ModuleNotFoundError: No module named 'salt_lab.nowhere'"
+
+
+def test_a_trial_of_several_workers_is_told_so_and_tried_again_where_one_of_them_is_lost(tmp_path):
+    told = []
+
+    def loses_a_worker_once(trial, store, **where):
+        told.append((where["workers"], where["gpus"], where["device"]))
+        if len(told) > 1:
+            return fake_trial.fake_trial(trial, store, **where)
+        recorder = fake_trial.FolderRecorder(store, job.trial_id)
+        start = {"study": "s", "launch_id": "l", "data_fingerprint": "", "provenance": {}}
+        recorder.start(trial=fake_trial.canonical(trial), **start)
+        recorder.interrupted("worker 1 of 2 was killed")
+        raise WorkerLost("worker 1 of 2 was killed")
+
+    store, job = Store(tmp_path), make_job(1)
+    SerialExecutor(resources=Resources(workers=2, gpus=0), trial_fn=loses_a_worker_once).run([job], store, "s", "l", no_tick)
+    assert told == [(2, 0, "cpu")] * 2
+    assert (store.record(job.trial_id).state, store.record(job.trial_id).attempt) == ("done", 2)
 
 
 def test_zero_threads_are_refused():

@@ -104,7 +104,7 @@ def test_a_trial_that_somebody_else_is_running_is_left_to_them(lab):
         lab.store.journal(busy.trial_id).append(
             "start", trial_id=busy.trial_id, trial={}, study="s", launch_id="theirs", attempt=1, resumed_epoch=0
         )
-        result = lab.run()
+        result = lab.run(wait=False)
     assert (result.done, result.busy, result.complete) == (3, 1, False)
 
 

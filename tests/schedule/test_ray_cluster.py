@@ -8,8 +8,10 @@ import pytest
 
 from salt_lab.errors import UserError
 from salt_lab.schedule.executor import Job
-from salt_lab.schedule.ray_cluster import RayConnection, existing_address, probe
-from salt_lab.schedule.ray_executor import RayExecutor, Surroundings
+from salt_lab.schedule.ray_cluster import RayConnection, existing_address, probe, teams_that_fit
+from salt_lab.schedule.ray_executor import RayExecutor
+from salt_lab.schedule.ray_worker import Surroundings
+from salt_lab.spec.resources import Resources
 from salt_lab.spec.trial import Trial
 
 
@@ -45,28 +47,49 @@ def cluster(*nodes):
     return RayConnection(ray=None, owned=False, embedded=False, nodes=list(nodes))
 
 
-def test_a_trial_must_fit_on_one_node_for_two_half_nodes_do_not_make_one():
+def test_a_worker_must_fit_on_one_node_for_two_half_nodes_do_not_make_one():
     two = cluster({"CPU": 4.0}, {"CPU": 4.0, "GPU": 1.0})
-    two.refuse_what_never_fits(4, 1)
-    with pytest.raises(UserError, match=r"cpus_per_trial = 8 .* 1 node with 4 CPUs and 0 GPUs, 1 node with 4 CPUs and 1 GPUs"):
-        two.refuse_what_never_fits(8, 0)
+    two.refuse_what_never_fits(Resources(cpus=4, gpus=1))
+    with pytest.raises(UserError, match=r"cpus = 8 for each.* 1 node with 4 CPUs and 0 GPUs, 1 node with 4 CPUs and 1 GPUs"):
+        two.refuse_what_never_fits(Resources(cpus=8, gpus=0))
+
+
+def test_the_workers_of_one_trial_may_be_on_several_nodes():
+    two = cluster({"CPU": 4.0, "GPU": 4.0}, {"CPU": 4.0, "GPU": 4.0})
+    two.refuse_what_never_fits(Resources(gpus=8))
+    with pytest.raises(UserError, match=r"workers = 9, cpus = 1 for each, gpus = 9, but the Ray cluster has 2 nodes"):
+        two.refuse_what_never_fits(Resources(gpus=9))
 
 
 def test_a_gpu_where_there_is_none_is_refused():
-    with pytest.raises(UserError, match=r"gpus_per_trial = 1, but the Ray cluster has 2 nodes with 2 CPUs and 0 GPUs"):
-        cluster({"CPU": 2.0}, {"CPU": 2.0}).refuse_what_never_fits(1, 1)
+    with pytest.raises(UserError, match=r"gpus = 1, but the Ray cluster has 2 nodes with 2 CPUs and 0 GPUs"):
+        cluster({"CPU": 2.0}, {"CPU": 2.0}).refuse_what_never_fits(Resources(gpus=1))
+
+
+@pytest.mark.parametrize(
+    ("resources", "trials"),
+    [
+        ({"gpus": 0.5}, 6),
+        ({"gpus": 0.3}, 9),
+        ({"gpus": 2}, 1),
+        ({"cpus": 3, "gpus": 0}, 4),
+        ({"workers": 3, "gpus": 0}, 4),
+    ],
+)
+def test_how_many_trials_fit_is_counted_by_node_for_a_share_is_a_share_of_one_gpu(resources, trials):
+    nodes = [{"CPU": 6.0, "GPU": 2.0}, {"CPU": 4.0}, {"CPU": 3.0, "GPU": 1.0}]
+    assert teams_that_fit(nodes, Resources(**resources)) == trials
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"cpus_per_trial": 0}, "cpus_per_trial = 0"),
-        ({"gpus_per_trial": -1}, "gpus_per_trial = -1"),
-        ({"gpus_per_trial": 2}, "gpus_per_trial = 2"),
         ({"max_concurrent": 0}, "max_concurrent = 0"),
+        ({"max_deaths": -1}, "max_deaths = -1"),
+        ({"hang_seconds": 0.5}, "hang_seconds = 0.5"),
     ],
 )
-def test_impossible_resources_are_refused_at_once(options, complaint):
+def test_impossible_limits_are_refused_at_once(options, complaint):
     with pytest.raises(UserError, match=complaint):
         RayExecutor(**options)
 
@@ -97,7 +120,7 @@ def test_a_worker_on_a_machine_without_that_folder_stays_where_it_is(monkeypatch
     ],
 )
 def test_a_trial_takes_a_gpu_where_there_are_gpus_unless_said_otherwise(nodes, asked, taken):
-    executor = RayExecutor(gpus_per_trial=asked)
+    executor = RayExecutor(resources=Resources(gpus=asked))
     executor._connection = RayConnection(ray=None, owned=False, embedded=False, nodes=nodes)
     executor.check()
-    assert executor.gpus == taken
+    assert executor.resources.gpus == taken
