@@ -43,8 +43,8 @@ class Deliverer:
         self._launch: tuple[str, str] | None = None
         self._launches: dict[str, dict[str, dict[str, Any]]] = {}
         self._parents: dict[str, Run] = {}
-        self._trials: dict[tuple[str, str], Run] = {}
-        self._seen: dict[tuple[str, str], str] = {}
+        self._trials: dict[tuple[str, str, int], Run] = {}
+        self._seen: dict[tuple[str, str, int], str] = {}
         self._quiet_until, self._pause = 0.0, 0.0
 
     def open_launch(self, study_name: str, launch_id: str) -> str:
@@ -63,14 +63,15 @@ class Deliverer:
                 f"{self.store.study_dir(study_name)}: no launch '{launch_id}' there. Launches: {', '.join(launches) or 'none'}"
             )
         with self.runs.errors():
-            if not any(study == study_name for study, _ in self._trials):
-                self._trials |= {
-                    (study_name, run.tags["salt_lab.trial_id"]): run for run in reversed(self.runs.search(study_name, kind="trial"))
-                }
+            if not any(study == study_name for study, *_ in self._trials):
+                found = reversed(self.runs.search(study_name, kind="trial"))
+                self._trials |= {(study_name, run.tags["salt_lab.trial_id"], rows.record_number(run.tags)): run for run in found}
             return self._parent(study_name, launch_id).run_id
 
     def deliver(self, trial_id: str, study: str | None = None) -> bool:
         """Send what the trial's journal has and MLflow has not; when the trial has ended also its status and artifacts.
+
+        A trial that was trained again has a run for each of its records; those that were set aside are delivered as well.
 
         Args:
             trial_id: the trial.
@@ -79,11 +80,11 @@ class Deliverer:
         Returns:
             True when MLflow is up to date (nothing to send included).
         """
-        return self._guarded(lambda: self._deliver(trial_id, self._study_of(trial_id, study)))
+        return self._guarded(lambda: self._for_every_record(self._deliver, trial_id, study))
 
     def deliver_artifacts(self, trial_id: str, study: str | None = None) -> bool:
         """Send the trial's files that MLflow lacks or has differently. Returns like :meth:`deliver`, which does this at a trial's end."""
-        return self._guarded(lambda: self._deliver_artifacts(trial_id, self._study_of(trial_id, study)))
+        return self._guarded(lambda: self._for_every_record(self._deliver_artifacts, trial_id, study))
 
     def close_launch(self) -> bool:
         """Deliver every trial of the open launch once more, then its status: FINISHED, FAILED, KILLED (trials are missing) or RUNNING.
@@ -106,28 +107,35 @@ class Deliverer:
     def _study_of(self, trial_id: str, study: str | None) -> str:
         return study or (self._launch[0] if self._launch else None) or self.store.record(trial_id).study or UNFILED
 
-    def _deliver(self, trial_id: str, study: str) -> None:
-        size, record = self.store.journal(trial_id).size(), self.store.record(trial_id)
-        seen = f"{size} {record.state}"
-        if record.state == "new" or self._seen.get((study, trial_id)) == seen:
+    def _for_every_record(self, send: Callable[[str, str, Store], None], trial_id: str, study: str | None) -> None:
+        where = self._study_of(trial_id, study)
+        for store in (*self.store.earlier(trial_id).values(), self.store):
+            send(trial_id, where, store)
+
+    def _deliver(self, trial_id: str, study: str, store: Store) -> None:
+        size, record = store.journal(trial_id).size(), store.record(trial_id)
+        seen = f"{size} {record.state}" + (" superseded" if store is not self.store else "")
+        key = (study, trial_id, record.number)
+        if record.state == "new" or self._seen.get(key) == seen:
             return
         run = self._trial_run(study, record)
-        memory = Delivered(self.store.trial_dir(trial_id), study, self.uri, run.run_id)
+        memory = Delivered(store.trial_dir(trial_id), study, self.uri, run.run_id)
         if memory.seen() != seen:
-            if self.runs.send(run, rows.params(record), rows.points(record), self._tags(study, record)):
+            superseded = {"salt_lab.superseded": "true"} if store is not self.store else {}
+            if self.runs.send(run, rows.params(record), rows.points(record), {**self._tags(study, record), **superseded}):
                 self.sent.add((study, trial_id))
             self.runs.set_status(run, rows.STATUS[record.state], record.time)
             memory.remember()
         if record.state != "running":
-            self._deliver_artifacts(trial_id, study)
+            self._deliver_artifacts(trial_id, study, store)
         memory.remember(seen=seen)
-        self._seen[study, trial_id] = seen
+        self._seen[key] = seen
 
-    def _deliver_artifacts(self, trial_id: str, study: str) -> None:
-        record = self.store.record(trial_id)
+    def _deliver_artifacts(self, trial_id: str, study: str, store: Store) -> None:
+        record = store.record(trial_id)
         if record.state == "new":
             return
-        run, folder = self._trial_run(study, record), self.store.trial_dir(trial_id)
+        run, folder = self._trial_run(study, record), store.trial_dir(trial_id)
         memory = Delivered(folder, study, self.uri, run.run_id)
         remembered = memory.artifacts()
         files = {path.name: digest(path) for pattern in rows.ARTIFACTS for path in folder.glob(pattern)}
@@ -141,7 +149,7 @@ class Deliverer:
         memory.remember(artifacts=files)
 
     def _trial_run(self, study: str, record: Record) -> Run:
-        key = (study, record.trial_id)
+        key = (study, record.trial_id, record.number)
         if key not in self._trials:
             tags, name = self._tags(study, record), self._name(study, record)
             self._trials[key] = self.runs.find_or_create(study, name, record.started, tags, ("kind", "trial_id"))
@@ -154,7 +162,8 @@ class Deliverer:
 
     def _name(self, study: str, record: Record) -> str:
         launch = self._launch_of(study, record) or {"trials": []}
-        return next((trial["name"] for trial in launch["trials"] if trial["trial_id"] == record.trial_id), record.trial_id)
+        name = next((trial["name"] for trial in launch["trials"] if trial["trial_id"] == record.trial_id), record.trial_id)
+        return f"{name} (record {record.number})" if record.number > 1 else str(name)
 
     def _read_launches(self, study: str) -> dict[str, dict[str, Any]]:
         self._launches[study] = {launch["launch_id"]: launch for launch in self.store.launches(study)}
@@ -181,10 +190,12 @@ class Deliverer:
 
     def _record_in(self, launch: dict[str, Any], trial_id: str) -> Record:
         """The trial as the launch left it."""
-        lines = self.store.journal(trial_id).read()
-        mine = rows.lines_in_launch(lines, launch)
-        latest = len(mine) == len(lines)
-        return fold(trial_id, mine, alive=lambda: latest and self.store.is_running(trial_id))
+        stores = [*self.store.earlier(trial_id).values(), self.store]
+        journals = [store.journal(trial_id).read() for store in stores]
+        at = rows.record_in_launch(journals, launch, trial_id)
+        mine = rows.lines_in_launch(journals[at], launch, self.store.launch_ended(launch["study"], launch["launch_id"]))
+        latest = len(mine) == len(journals[at])
+        return fold(trial_id, mine, alive=lambda: latest and stores[at].is_running(trial_id))
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         if time.monotonic() < self._quiet_until:

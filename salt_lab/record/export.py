@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_lab.errors import StoreError
+from salt_lab.record.aside import EARLIER
 from salt_lab.record.journal import write_whole
 from salt_lab.record.store import Store
 from salt_lab.spec.trial import without_folders
@@ -38,7 +39,8 @@ def portable(value: Any) -> Any:
 def export_records(store: Store, study_name: str, trial_ids: Sequence[str], target: Path) -> int:
     """Write the records of ``trial_ids`` and the study's launches into the results folder ``target``.
 
-    A record that is there already may have grown since (it is replaced by the longer one); it is never replaced by another.
+    A record that is there already may have grown since (it is replaced by the longer one), or have been set aside (it goes to ``earlier``, as
+    in the results folder); it is never replaced by another. Records that were set aside are written too.
 
     Returns:
         Number of trials written or already there.
@@ -51,13 +53,32 @@ def export_records(store: Store, study_name: str, trial_ids: Sequence[str], targ
     written = {trial_id: lines for trial_id, lines in journals.items() if lines}
     try:
         for trial_id, lines in written.items():
-            _write(there.trial_dir(trial_id) / "record.jsonl", [json.dumps(portable(line)) for line in lines])
+            earlier = {number: _portable_lines(past.journal(trial_id).read()) for number, past in store.earlier(trial_id).items()}
+            _make_room(there, trial_id, earlier)
+            for number, past_lines in earlier.items():
+                _write(there.trial_dir(trial_id) / EARLIER / str(number) / "record.jsonl", past_lines)
+            _write(there.trial_dir(trial_id) / "record.jsonl", _portable_lines(lines))
         for launch in store.launches(study_name):
             path = there.study_dir(study_name) / "launches" / f"{launch['launch_id']}.json"
             _write(path, json.dumps(portable(launch), indent=1).splitlines())
+            if (ended := store.launch_ended(study_name, launch["launch_id"])) is not None:
+                _write(path.with_suffix(".end"), json.dumps({"time": ended}, indent=1).splitlines())
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
     return len(written)
+
+
+def _portable_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
+    return [json.dumps(portable(line)) for line in lines]
+
+
+def _make_room(there: Store, trial_id: str, earlier: dict[int, list[str]]) -> None:
+    """Set the record in ``there`` aside where it is one of the ``earlier`` ones (or the beginning of one) by now."""
+    number = there.record(trial_id).number
+    old = _portable_lines(there.journal(trial_id).read())
+    if old and number in earlier and old == earlier[number][: len(old)]:
+        there.set_aside(trial_id, number)
+        (there.trial_dir(trial_id) / "lock").unlink(missing_ok=True)  # nobody runs trials in an exported folder
 
 
 def _write(path: Path, lines: list[str]) -> None:

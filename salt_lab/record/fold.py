@@ -1,7 +1,7 @@
 """From journal lines to the state of a trial: the one place that knows how events supersede each other.
 
 - ``done`` is final: what follows it is ignored.
-- A ``start`` opens an attempt; it supersedes an earlier failure or interruption, and the epochs after the one it resumed from.
+- A ``start`` opens an attempt; it supersedes an earlier failure, interruption or early stop, and the epochs after the one it resumed from.
 - Within an attempt the later line of an epoch wins.
 """
 
@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from salt_lab.record.journal import last_of
+from salt_lab.record.training_code import NOT_RECORDED
 
 #: The 12 numbers of a COCO evaluation, percent.
 COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -26,7 +27,7 @@ class Record:
 
     Attributes:
         trial_id: 12 hex digits.
-        state: "new", "running", "interrupted", "failed" or "done".
+        state: "new", "running", "interrupted", "failed", "stopped" (by early stopping) or "done".
         trial: the canonical trial, nested.
         study: name of the study whose launch started the latest attempt.
         launch_id: that launch.
@@ -39,10 +40,19 @@ class Record:
             :func:`train_speed`), inference_ms (median of one image at built.input_size), inference_p10_ms, inference_p90_ms,
             inference_repeats, inference_threads.
         provenance: of the latest attempt, see :func:`salt_lab.record.provenance.provenance`.
-        reason: why it failed or was interrupted, one line.
+        reason: why it failed, was interrupted or stopped, one line.
+        rungs: epoch -> the comparison with other trials after which it went on: ap, threshold (None: too few others), places, peers
+            (trial id -> AP), time. See :mod:`salt_lab.train.early_stop`.
+        stopped: the comparison that stopped it, with its epoch; None unless the state is "stopped".
         run_id: the trial's MLflow run; None where it was not delivered.
         data_fingerprint: of the data it trained on.
         code_versions: of all attempts, in order, without repeats: more than one means that the code changed half way.
+        training_codes: versions of the training code (:mod:`salt_lab.record.training_code`) of the attempts that the record builds on, those
+            since the latest start from scratch, in order, without repeats; "not recorded" stands for an attempt from before there were any.
+        resources: what the latest attempt ran on: workers, cpus (of each worker), gpus (of the trial); empty in records from before they
+            were kept.
+        note: what the latest attempt found wrong with later checkpoints than the one it goes on from, one line; None = nothing.
+        number: which record of the trial it is, from 1; those before were set aside (:meth:`salt_lab.record.store.Store.set_aside`).
         started, time: unix seconds of the first and the latest event.
     """
 
@@ -59,11 +69,21 @@ class Record:
     cost: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
+    rungs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    stopped: dict[str, Any] | None = None
     run_id: str | None = None
     data_fingerprint: str | None = None
     code_versions: tuple[str, ...] = ()
+    training_codes: tuple[str, ...] = ()
+    resources: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None
+    number: int = 1
     started: float | None = None
     time: float | None = None
+
+    def is_final(self, study: str, early_stopping: bool) -> bool:
+        """Is there nothing left to train for ``study``? Done; or, where it stops trials early, stopped by its own comparison."""
+        return self.state == "done" or (self.state == "stopped" and early_stopping and self.study == study)
 
 
 def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run_id: str | None = None) -> Record:
@@ -79,7 +99,8 @@ def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run
         return Record(trial_id, run_id=run_id)
     lines = _up_to_done(lines)
     start, built, done = last_of(lines, "start"), _content(last_of(lines, "built")), _content(last_of(lines, "done"))
-    state, reason = _state(_latest_attempt(lines), alive)
+    attempt = _latest_attempt(lines)
+    state, reason = _state(attempt, alive)
     epochs = _by_epoch(lines, "epoch")
     return Record(
         trial_id,
@@ -95,9 +116,14 @@ def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run
         cost={**{key: built[key] for key in ("parameters", "gflops") if key in built}, **train_speed(epochs), **done},
         provenance=start.get("provenance") or {},
         reason=reason,
+        rungs=_by_epoch(lines, "rung"),
+        stopped=_content(last_of(attempt, "stopped")) if state == "stopped" else None,
         run_id=run_id,
         data_fingerprint=start.get("data_fingerprint"),
         code_versions=_code_versions(lines),
+        training_codes=_training_codes(lines),
+        resources=start.get("resources") or {},
+        note=start.get("note"),
         started=lines[0]["time"],
         time=lines[-1]["time"],
     )
@@ -126,7 +152,7 @@ def _latest_attempt(lines: Sequence[Line]) -> Sequence[Line]:
 
 
 def _state(attempt: Sequence[Line], alive: Callable[[], bool]) -> tuple[str, str | None]:
-    ends = [line for line in attempt if line["event"] in ("done", "failed", "interrupted")]
+    ends = [line for line in attempt if line["event"] in ("done", "failed", "interrupted", "stopped")]
     if ends:
         return ends[-1]["event"], ends[-1].get("reason")
     if alive():
@@ -148,6 +174,17 @@ def _code_versions(lines: Sequence[Line]) -> tuple[str, ...]:
     starts = [line for line in lines if line["event"] == "start"]
     versions = [(line.get("provenance") or {}).get("code_version") for line in starts]
     return tuple(dict.fromkeys(str(version) for version in versions if version))
+
+
+def _training_codes(lines: Sequence[Line]) -> tuple[str, ...]:
+    starts = [line for line in lines if line["event"] == "start"]
+    scratch = max((i for i, line in enumerate(starts) if not _resumed(line)), default=0)
+    return tuple(dict.fromkeys(str((line.get("provenance") or {}).get("training_code") or NOT_RECORDED) for line in starts[scratch:]))
+
+
+def _resumed(start: Line) -> bool:
+    """Does the attempt go on from a checkpoint, of an epoch or from amid one?"""
+    return any(value for key, value in start.items() if key.startswith("resumed"))
 
 
 def _content(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Journal:
         """Write one event and return when it is on the disk.
 
         Args:
-            event: "start", "built", "epoch", "eval", "done", "failed" or "interrupted".
+            event: "start", "built", "epoch", "eval", "rung", "done", "stopped", "failed" or "interrupted".
             fields: plain data; NumPy scalars, tuples and paths are taken as such. NaN and infinities become null.
                 ``time`` (unix seconds) is now unless given.
 

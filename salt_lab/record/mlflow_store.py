@@ -150,6 +150,7 @@ class MlflowRuns:
         """The study's run whose tags ``by`` are those of ``tags``; made, RUNNING since ``started`` (unix seconds), where there is none."""
         with self._one_at_a_time():
             found = self.search(study, **{key: tags[f"salt_lab.{key}"] for key in by})
+            found = [run for run in found if rows.record_number(run.tags) == rows.record_number(tags)]
             if found:
                 return found[0]
             run = self._client.create_run(self._experiment(study), start_time=_ms(started), tags=tags, run_name=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import salt_lab
+from salt_lab.record.training_code import training_code_version
 
 PACKAGES = ("torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "ray", "mlflow", "numpy", "pycocotools")
 #: Files that git does not know yet and that can change a result all the same.
 SOURCES = ("salt_lab/*.py", "experiments/*.py", "experiments/*.yaml", "experiments/*.yml")
 GIT_SECONDS = 20
+#: In a copy of the package that was sent somewhere without git: where the copy came from. See :func:`write_origin`.
+ORIGIN = "_origin.json"
 GIB = 2**30
 
 
@@ -25,16 +29,18 @@ def provenance() -> dict[str, Any]:
 
     Returns:
         git_commit (None without git), git_dirty, diff_sha256 (of :func:`uncommitted_diff`; None when clean), code_version (12 hex digits over
-        the package's sources, there also without git), packages (name -> version, None where absent),
+        the package's sources, there also without git), training_code (12 hex digits over the code that decides a result, see
+        :func:`~salt_lab.record.training_code.training_code_version`), packages (name -> version, None where absent),
         machine (see :func:`machine`), python.
     """
-    commit = _commit()
+    commit = _commit() or _origin().get("git_commit")
     diff = uncommitted_diff() if commit else ""
     return {
         "git_commit": commit,
         "git_dirty": bool(diff) if commit else None,
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
         "code_version": code_version(),
+        "training_code": training_code_version(_package()),
         "packages": {name: _version(name) for name in PACKAGES},
         "machine": machine(),
         "python": platform.python_version(),
@@ -42,13 +48,23 @@ def provenance() -> dict[str, Any]:
 
 
 def uncommitted_diff() -> str:
-    """A patch from the last commit to the files as they are, new source files included; ``git apply`` takes it. Empty without git."""
+    """A patch from the last commit to the files as they are, new source files included; ``git apply`` takes it. Empty without git.
+
+    In an uploaded copy: the patch of the place that it came from.
+    """
     if _commit() is None:
-        return ""
+        return str(_origin().get("diff", ""))
     plain_diff = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "diff", "--no-ext-diff", "--no-textconv", "--no-color")
     tracked = _git(*plain_diff, "--relative", "HEAD", "--", ".") or ""
     new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *SOURCES) or ""
     return tracked + "".join(_new_file_patch(name) for name in sorted(filter(None, new.split("\0"))))
+
+
+def write_origin(package: Path) -> None:
+    """Leave in ``package``, a copy of this package, the commit and the changes that it was made from; nothing where there is no git."""
+    if commit := _commit():
+        origin = {"code_version": code_version(), "git_commit": commit, "diff": uncommitted_diff()}
+        (package / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
 
 
 def code_version() -> str:
@@ -96,6 +112,15 @@ def _commit() -> str | None:
         return None
     answer = _git("rev-parse", "--verify", "HEAD")
     return answer.strip() if answer else None
+
+
+def _origin() -> dict[str, Any]:
+    """What :func:`write_origin` left, unless the sources have been changed since."""
+    try:
+        origin = json.loads((_package() / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return origin if origin.get("code_version") == code_version() else {}
 
 
 def _new_file_patch(name: str) -> str:

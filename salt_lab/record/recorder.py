@@ -32,8 +32,14 @@ class Recorder(Protocol):
         data_fingerprint: str,
         provenance: Mapping[str, Any],
         resumed_epoch: int = 0,
+        resources: Mapping[str, Any] | None = None,
+        resumed_step: int = 0,
+        note: str | None = None,
     ) -> int:
         """An attempt begins; ``resumed_epoch`` is the epoch of the checkpoint it goes on from, 0 = from scratch. Returns its number, from 1.
+
+        ``resources``: on what it runs, ``{workers, cpus, gpus}``; cpus are those of each worker, gpus those of the trial.
+        ``resumed_step``: steps of the epoch after ``resumed_epoch`` that the checkpoint has done. ``note``: what was wrong with later ones.
 
         Raises:
             StoreError: the trial is done: its record is final.
@@ -69,6 +75,13 @@ class Recorder(Protocol):
     def interrupted(self, reason: str) -> None:
         """The attempt was stopped from outside; it can go on."""
 
+    def rung(self, epoch: int, *, ap: float, threshold: float | None, places: int, peers: Mapping[str, float]) -> None:
+        """The trial goes on after the comparison at ``epoch``: its AP, the AP that was needed (None: too few others to ask for any), how many
+        go on, and the other trials' APs at that epoch, trial id -> percent."""
+
+    def stopped(self, epoch: int, *, reason: str, ap: float, threshold: float, places: int, peers: Mapping[str, float]) -> None:
+        """The trial was stopped early by the comparison at ``epoch`` (see :meth:`rung`). It can go on from its checkpoint."""
+
     def record(self) -> Record:
         """Everything kept so far."""
 
@@ -93,13 +106,25 @@ class _LineRecorder(ABC):
         data_fingerprint: str,
         provenance: Mapping[str, Any],
         resumed_epoch: int = 0,
+        resources: Mapping[str, Any] | None = None,
+        resumed_step: int = 0,
+        note: str | None = None,
     ) -> int:
         before = self.record()
         if before.state == "done":
             raise StoreError(
-                f"trial {self.trial_id} is done and its record is final. To run it once more, give another results folder: --store"
+                f"trial {self.trial_id} is done and its record is final. To run it once more: salt-lab run STUDY --force, or another --store"
             )
-        fields = {"trial": trial, "study": study, "launch_id": launch_id, "data_fingerprint": data_fingerprint, "provenance": provenance}
+        fields: dict[str, Any] = {
+            "trial": trial,
+            "study": study,
+            "launch_id": launch_id,
+            "data_fingerprint": data_fingerprint,
+            "provenance": provenance,
+        }
+        fields |= {"resources": resources} if resources else {}
+        fields |= {"resumed_step": resumed_step} if resumed_step else {}
+        fields |= {"note": _one_line(note)} if note else {}
         self._write("start", trial_id=self.trial_id, attempt=before.attempt + 1, resumed_epoch=resumed_epoch, **fields)
         return before.attempt + 1
 
@@ -132,6 +157,12 @@ class _LineRecorder(ABC):
 
     def interrupted(self, reason: str) -> None:
         self._write("interrupted", reason=_one_line(reason))
+
+    def rung(self, epoch: int, *, ap: float, threshold: float | None, places: int, peers: Mapping[str, float]) -> None:
+        self._write("rung", epoch=epoch, ap=ap, threshold=threshold, places=places, peers=peers)
+
+    def stopped(self, epoch: int, *, reason: str, ap: float, threshold: float, places: int, peers: Mapping[str, float]) -> None:
+        self._write("stopped", epoch=epoch, reason=_one_line(reason), ap=ap, threshold=threshold, places=places, peers=peers)
 
 
 class FolderRecorder(_LineRecorder):

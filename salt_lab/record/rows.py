@@ -13,7 +13,8 @@ from salt_lab.spec.trial import flatten
 
 #: MLflow's limits, characters.
 MAX_PARAM, MAX_TAG, MAX_NAME = 6000, 8000, 250
-STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
+#: A trial stopped early is KILLED: a run that says FINISHED has the numbers of a whole training. The tag salt_lab.state says "stopped".
+STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "stopped": "KILLED", "running": "RUNNING"}
 #: Costs that a finished trial's run gets at its last epoch.
 SPENT = (
     "train_seconds", "eval_seconds", "peak_memory_mb", "train_images_per_second", "inference_ms", "inference_p10_ms", "inference_p90_ms",
@@ -76,6 +77,8 @@ def tags(record: Record, study: str) -> dict[str, str]:
         "reason": record.reason or "",
         "data_fingerprint": record.data_fingerprint,
         "code_version": ", ".join(record.code_versions),
+        "training_code": ", ".join(record.training_codes),
+        "record": record.number,
         "python": source.get("python"),
         **{key: source.get(key) for key in ("git_commit", "git_dirty", "diff_sha256")},
         **{f"package.{key}": value for key, value in (source.get("packages") or {}).items()},
@@ -88,7 +91,8 @@ def launch_tags(launch: Mapping[str, Any]) -> dict[str, str]:
     """The tags of a launch's parent run; the question is shown as the run's description."""
     words = {
         "kind": "launch",
-        **{key: launch.get(key) for key in ("study", "launch_id", "code_version", "git_commit", "git_dirty", "diff_sha256")},
+        **{key: launch.get(key) for key in ("study", "launch_id", "code_version", "training_code", "ray_job_id")},
+        **{key: launch.get(key) for key in ("git_commit", "git_dirty", "diff_sha256")},
     }
     return {**_own(words), **_source(launch.get("git_commit")), "mlflow.note.content": as_text(launch.get("question") or "")[:MAX_TAG]}
 
@@ -96,22 +100,45 @@ def launch_tags(launch: Mapping[str, Any]) -> dict[str, str]:
 def launch_params(launch: Mapping[str, Any]) -> dict[str, str]:
     """What a launch asked: question, study file, number of trials."""
     words = {"study": launch["study"], "question": launch.get("question"), "source": launch.get("source"), "trials": len(launch["trials"])}
+    words |= {"early_stop": launch["early_stop"]} if launch.get("early_stop") else {}
     return {key: as_text(value)[:MAX_PARAM] for key, value in words.items()}
 
 
 def launch_status(states: Sequence[str]) -> str:
-    """A launch runs while a trial of it does; then the worst end of its trials is its own. A trial never started was cut off."""
+    """A launch runs while a trial of it does; then the worst end of its trials is its own. A trial never started was cut off; one stopped
+    early has ended as it should."""
     for state in ("running", "failed", "interrupted", "new"):
         if state in states:
             return STATUS.get(state, "KILLED")
     return "FINISHED"
 
 
-def lines_in_launch(lines: Sequence[dict[str, Any]], launch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The part of a trial's journal up to the end of ``launch``: later launches' attempts are left out, earlier ones are kept."""
-    mine = [i for i, line in enumerate(lines) if line["event"] == "start" and line.get("launch_id") == launch["launch_id"]]
+def record_number(tags: Mapping[str, str]) -> int:
+    """Which of the trial's records a run is of; runs from before there could be several are of the first."""
+    number = tags.get("salt_lab.record", "1")
+    return int(number) if number.isdigit() else 1
+
+
+def record_in_launch(journals: Sequence[Sequence[dict[str, Any]]], launch: Mapping[str, Any], trial_id: str) -> int:
+    """Position of the journal that ``launch`` wrote to or, where it wrote nothing, found: the trial's records, oldest first, the latest last."""
+    mine = [i for i, lines in enumerate(journals) if any(_started_by(line, launch) for line in lines)]
+    if mine:
+        return mine[-1]
+    if trial_id in launch.get("set_aside", ()):
+        return len(journals) - 1  # it wanted a new one and did not come to begin it
+    return max((i for i, lines in enumerate(journals) if lines and lines[0]["time"] <= launch["time"]), default=len(journals) - 1)
+
+
+def _started_by(line: Mapping[str, Any], launch: Mapping[str, Any]) -> bool:
+    return line["event"] == "start" and line.get("launch_id") == launch["launch_id"]
+
+
+def lines_in_launch(lines: Sequence[dict[str, Any]], launch: Mapping[str, Any], ended: float | None = None) -> list[dict[str, Any]]:
+    """The part of a trial's journal up to the end of ``launch``: later launches' attempts are left out, earlier ones are kept. A trial
+    that it did not start is as it was when the launch ``ended`` (unix seconds) or, where that is not known, began."""
+    mine = [i for i, line in enumerate(lines) if _started_by(line, launch)]
     if not mine:
-        return [line for line in lines if line["time"] <= launch["time"]]
+        return [line for line in lines if line["time"] <= (ended or launch["time"])]
     later = (i for i, line in enumerate(lines) if i > mine[-1] and line["event"] == "start")
     return list(lines[: next(later, len(lines))])
 

@@ -3,7 +3,8 @@
 ::
 
     STORE/trials/<trial_id>/record.jsonl, lock, mlflow.json, and what training puts beside them
-    STORE/studies/<name>/launches/<launch_id>.json
+    STORE/trials/<trial_id>/earlier/<n>/  the same, of records that were set aside when the trial was trained again
+    STORE/studies/<name>/launches/<launch_id>.json, <launch_id>.end
     STORE/data/, STORE/mlflow.db, STORE/mlflow_artifacts/
 """
 
@@ -12,18 +13,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_lab.errors import StoreError
+from salt_lab.record import aside
 from salt_lab.record.fold import Record, fold
 from salt_lab.record.journal import Journal, read_json, write_json
+from salt_lab.record.launches import launch_content
 from salt_lab.record.lock import TrialBusy, exclusive, is_held
-from salt_lab.record.provenance import provenance
+from salt_lab.record.ray_job import in_ray_job
 
 if TYPE_CHECKING:
     from salt_lab.spec.study import Study
@@ -42,11 +45,7 @@ def default_store_root() -> Path:
     """
     if chosen := os.environ.get("SALT_LAB_STORE"):
         return Path(chosen).expanduser()
-    return Path.home() / "salt_lab_runs" if _in_ray_job() else Path("runs")
-
-
-def _in_ray_job() -> bool:
-    return "RAY_JOB_ID" in os.environ or "runtime_resources" in Path.cwd().parts
+    return Path.home() / "salt_lab_runs" if in_ray_job() else Path("runs")
 
 
 class Store:
@@ -78,7 +77,46 @@ class Store:
         Raises:
             TrialBusy: another process has it.
         """
-        return exclusive(self.trial_dir(trial_id) / "lock", f"trial {trial_id}")
+        return self._locked(trial_id)
+
+    @contextlib.contextmanager
+    def _locked(self, trial_id: str) -> Iterator[None]:
+        folder = self.trial_dir(trial_id)
+        with exclusive(folder / "lock", f"trial {trial_id}"):
+            aside.recover(folder)
+            yield
+
+    def set_aside(self, trial_id: str, number: int) -> bool:
+        """Keep the trial's finished record ``number`` under ``earlier/<number>/``, so that the trial can be trained again.
+
+        The whole folder goes there: journal, config, detections, log, checkpoints. A crash in between loses nothing (:meth:`recover`).
+
+        Returns:
+            False where the trial has another record by now: somebody else has set this one aside.
+
+        Raises:
+            TrialBusy: another process has the trial.
+            StoreError: the folder cannot be written.
+        """
+        folder = self.trial_dir(trial_id)
+        with self.lock(trial_id):
+            if max(aside.numbers(folder), default=0) + 1 != number or not self.journal(trial_id).size():
+                return False
+            try:
+                aside.move(folder)
+            except OSError as error:
+                raise StoreError(f"{folder}: the record cannot be set aside: {error.strerror}. Nothing is lost: run again") from error
+        return True
+
+    def recover(self, trial_id: str) -> None:
+        """Finish or undo a :meth:`set_aside` that a crash cut off; where another process has the trial, it does so itself."""
+        if aside.unfinished(self.trial_dir(trial_id)):
+            with contextlib.suppress(TrialBusy), self.lock(trial_id):
+                pass
+
+    def earlier(self, trial_id: str) -> dict[int, Store]:
+        """The trial's records that were set aside: number, from 1 -> this results folder with that record as the trial's own, to read."""
+        return {number: _Earlier(self.root, trial_id, number) for number in aside.numbers(self.trial_dir(trial_id))}
 
     def is_running(self, trial_id: str) -> bool:
         """Does a living process hold the trial's lock?"""
@@ -95,7 +133,10 @@ class Store:
         record = fold(trial_id, self.journal(trial_id).read(), alive=lambda: self.is_running(trial_id))
         runs = read_json(self.trial_dir(trial_id) / "mlflow.json") or {}
         run_id = runs.get(study or record.study, {}).get("run_id")
-        return Record(**{**vars(record), "run_id": run_id})
+        return replace(record, run_id=run_id, number=self._number(trial_id))
+
+    def _number(self, trial_id: str) -> int:
+        return max(aside.numbers(self.trial_dir(trial_id)), default=0) + 1
 
     def trial_ids(self) -> list[str]:
         """Ids of all trials that have a journal."""
@@ -105,37 +146,61 @@ class Store:
         """Names of all studies that were launched."""
         return sorted({path.parent.parent.name for path in self.root.glob("studies/*/launches/*.json")})
 
-    def new_launch(self, study: Study, trial_ids: Sequence[str], trials: Sequence[Trial] | None = None) -> str:
+    def new_launch(
+        self,
+        study: Study,
+        trial_ids: Sequence[str],
+        trials: Sequence[Trial] | None = None,
+        *,
+        set_aside: Mapping[str, int] | None = None,
+        reused: Mapping[str, Sequence[str]] | None = None,
+        early_stop: Mapping[str, Any] | None = None,
+    ) -> str:
         """Write down that ``study`` is being run, with its file's text and its trials' names.
 
         Args:
             study: the study.
             trial_ids: one per trial.
             trials: the trials, in the order of the ids; None = all of the study, cell by cell and seed by seed.
+            set_aside: trial id -> number of the record that this launch has set aside to train the trial again.
+            reused: trial id -> versions of other training code that made it, where this launch keeps such a trial.
+            early_stop: the rules by which its trials stop themselves (:func:`salt_lab.train.early_stop.launch_rules`); None = none does.
 
         Returns:
             The launch id, ``<UTC time>-<4 hex digits>``: sorts by time.
         """
-        launch_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        code = provenance()
-        content = {
-            "launch_id": launch_id,
-            "time": time.time(),
-            "study": study.name,
-            "question": study.question,
-            "source": Path(study.source).name,
-            "study_yaml": _text(Path(study.source)),
-            **{key: code[key] for key in ("code_version", "git_commit", "git_dirty", "diff_sha256")},
-            "overrides": list(study.overrides),
-            "trials": _launch_trials(study, trial_ids, study.trials() if trials is None else trials),
-        }
+        content = launch_content(study, trial_ids, trials, early_stop=early_stop, set_aside=set_aside, reused=reused)
+        launch_id = str(content["launch_id"])
         write_json(self.study_dir(study.name) / "launches" / f"{launch_id}.json", content)
         return launch_id
+
+    def launch(self, study_name: str, launch_id: str) -> dict[str, Any] | None:
+        """One launch as :meth:`new_launch` wrote it; None where the folder has none of this id."""
+        content: dict[str, Any] | None = read_json(self.study_dir(study_name) / "launches" / f"{_component(launch_id, 'launch id')}.json")
+        return content
 
     def launches(self, study_name: str) -> list[dict[str, Any]]:
         """The study's launches, oldest first, as :meth:`new_launch` wrote them."""
         found = [read_json(path) for path in self.study_dir(study_name).glob("launches/*.json")]
         return sorted((launch for launch in found if launch), key=lambda launch: (launch["time"], launch["launch_id"]))
+
+    def end_launch(self, study_name: str, launch_id: str) -> None:
+        """Write down that the launch ends now, its trials being as it leaves them. Its first end counts."""
+        path = self._launch_end(study_name, launch_id)
+        if not path.exists():
+            write_json(path, {"time": time.time()})
+
+    def launch_ended(self, study_name: str, launch_id: str) -> float | None:
+        """When the launch ended, unix seconds; None while it runs, where it was killed, and for launches from before this was recorded."""
+        return (read_json(self._launch_end(study_name, launch_id)) or {}).get("time")
+
+    def _launch_end(self, study_name: str, launch_id: str) -> Path:
+        return self.study_dir(study_name) / "launches" / f"{_component(launch_id, 'launch id')}.end"
+
+    def launch_of_job(self, job_id: str) -> dict[str, Any] | None:
+        """The newest launch, of any study, that the Ray job ``job_id`` made; None where there is none."""
+        made = [launch for name in self.study_names() for launch in self.launches(name) if launch.get("ray_job_id") == job_id]
+        return max(made, key=lambda launch: (launch["time"], launch["launch_id"]), default=None)
 
     def check_writable(self) -> None:
         """Try the folder (it is made where absent) before anything starts.
@@ -158,6 +223,21 @@ class Store:
             )
 
 
+class _Earlier(Store):
+    """A results folder as it was for one trial before its record ``number`` was set aside."""
+
+    def __init__(self, root: Path, trial_id: str, number: int) -> None:
+        super().__init__(root)
+        self._trial_id, self._its_number = trial_id, number
+
+    def trial_dir(self, trial_id: str) -> Path:
+        folder = super().trial_dir(trial_id)
+        return folder / aside.EARLIER / str(self._its_number) if trial_id == self._trial_id else folder
+
+    def _number(self, trial_id: str) -> int:
+        return self._its_number if trial_id == self._trial_id else super()._number(trial_id)
+
+
 def _try_writing(folder: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".try-") as file:
         file.write(b"\0" * 4096)
@@ -169,20 +249,3 @@ def _component(name: str, what: str) -> str:
     if not re.fullmatch(r"[^/\0]+", name) or name in (".", ".."):
         raise StoreError(f"{what} {name!r} cannot name a folder: it must not be empty, '.', '..' or hold a '/'")
     return name
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return None
-
-
-def _launch_trials(study: Study, trial_ids: Sequence[str], trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    if len(trials) != len(trial_ids):
-        raise ValueError(f"study '{study.name}': {len(trial_ids)} ids for {len(trials)} trials; give 'trials' where it is not all of them")
-    owner = {trial: cell for cell in study.cells for trial in cell.trials()}
-    return [
-        {"trial_id": trial_id, "name": f"{cell.name} seed={trial.seed}", "cell": cell.key, "seed": trial.seed, "label": cell.label}
-        for trial_id, trial, cell in ((trial_id, trial, owner[trial]) for trial_id, trial in zip(trial_ids, trials, strict=True))
-    ]

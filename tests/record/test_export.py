@@ -72,3 +72,18 @@ def test_a_file_in_a_folder_with_a_blank_in_its_name_loses_the_folder_too(tmp_pa
     )
     export_records(store, "s", ["a" * 12], tmp_path / "out")
     assert Store(tmp_path / "out").journal("a" * 12).read()[0]["trial"]["data"]["train"] == "train.json"
+
+
+def test_a_trial_that_was_trained_again_takes_its_earlier_record_along(tmp_path):
+    store, target = Store(tmp_path / "runs"), tmp_path / "out"
+    recorded(store)
+    export_records(store, "s", ["a" * 12], target)
+    first = (target / "trials" / ("a" * 12) / "record.jsonl").read_bytes()
+    assert store.set_aside("a" * 12, 1)
+    recorded(store, epochs=3)
+    for _ in range(2):
+        assert export_records(store, "s", ["a" * 12], target) == 1
+        there = Store(target)
+        assert (target / "trials" / ("a" * 12) / "earlier" / "1" / "record.jsonl").read_bytes() == first
+        assert (there.record("a" * 12).number, len(there.record("a" * 12).epochs)) == (2, 3)
+        assert sorted(path.name for path in (target / "trials" / ("a" * 12)).iterdir()) == ["earlier", "record.jsonl"]

@@ -153,6 +153,23 @@ def test_a_failed_trial_fails_its_launch_and_says_why(named_lab, client, uri):
     assert [parent.info.status for parent in runs_of(client, named_lab.study.name, "launch")] == ["FAILED"]
 
 
+def test_a_trial_stopped_early_is_no_finished_run_until_it_is_finished_and_does_not_spoil_its_launch(named_lab, client, uri):
+    study, launch = named_lab.study.name, named_lab.launch()
+    named_lab.train(1, launch)
+    recorder = named_lab.begin(0, launch, range(1, 2))
+    recorder.stopped(1, reason="AP 10.0, needed 20.0", ap=10.0, threshold=20.0, places=1, peers={B: 20.0})
+    assert not sync(named_lab.store, uri).failures
+    run = run_of(client, study, A)
+    assert run.info.status == "KILLED" and run.data.tags["salt_lab.state"] == "stopped"
+    assert run.data.tags["salt_lab.reason"] == "AP 10.0, needed 20.0"
+    assert [parent.info.status for parent in runs_of(client, study, "launch")] == ["FINISHED"]
+    named_lab.finish(named_lab.begin(0, named_lab.launch(), range(2, 3), resumed_epoch=1))
+    assert not sync(named_lab.store, uri).failures
+    run = run_of(client, study, A)
+    assert (run.info.status, run.data.tags["salt_lab.state"], run.data.tags["salt_lab.reason"]) == ("FINISHED", "done", "")
+    assert history(client, run, "AP") == [(1, 10.0), (2, 20.0)]
+
+
 @pytest.mark.parametrize("arrived", [True, False])
 def test_a_server_that_dies_mid_study_raises_nothing_and_misses_nothing_later(named_lab, client, uri, monkeypatch, arrived):
     """Its last answer is lost, whether or not the request had arrived."""
@@ -250,6 +267,55 @@ def test_without_mlflow_the_next_step_is_said(named_lab, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(StoreError, match="MLflow is not installed: pip install mlflow, or .*salt-lab sync FOLDER"):
         MlflowStore(named_lab.store, "sqlite:///unused.db")
+
+
+def test_a_trial_that_is_trained_again_is_a_new_run_and_the_earlier_one_stays(named_lab, client, uri):
+    lab, study = named_lab, named_lab.study.name
+    first = lab.launch()
+    for i in range(2):
+        lab.train(i, first)
+    sync(lab.store, uri)
+    before = everything(client, study)
+    time.sleep(0.01)
+    assert lab.store.set_aside(A, 1)
+    second = lab.store.new_launch(lab.study, lab.ids, set_aside={A: 1})
+    lab.finish(lab.begin(0, second, range(1, 3)), ap=33.0)
+    assert sync(lab.store, uri).failures == {}
+    runs = {run.data.tags["salt_lab.record"]: run for run in runs_of(client, study, "trial") if run.data.tags["salt_lab.trial_id"] == A}
+    assert {number: run.data.metrics["AP"] for number, run in runs.items()} == {"1": 20.0, "2": 33.0}
+    assert {number: run.data.tags["salt_lab.launch_id"] for number, run in runs.items()} == {"1": first, "2": second}
+    assert runs["2"].info.run_name == "salt=off seed=0 (record 2)"
+    assert (runs["1"].data.tags.get("salt_lab.superseded"), runs["2"].data.tags.get("salt_lab.superseded")) == ("true", None)
+    earlier = runs["1"].info.run_id
+    assert everything(client, study)[earlier][2:] == before[earlier][2:]  # params, points and files as they were
+    assert [run.info.status for run in runs_of(client, study, "launch")] == ["FINISHED"] * 2
+    assert lab.store.record(A).run_id == runs["2"].info.run_id
+    after = everything(client, study)
+    assert sync(lab.store, uri).changed == 0
+    assert everything(client, study) == after
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_two_launches_that_shared_the_trials_are_both_finished_where_they_stayed_to_the_end(named_lab, client, uri, ended):
+    first, second = named_lab.launch(), named_lab.launch()
+    named_lab.train(0, first)
+    named_lab.train(1, second)
+    for launch in (first, second) if ended else ():
+        named_lab.store.end_launch(named_lab.study.name, launch)
+    assert sync(named_lab.store, uri).failures == {}
+    status = [run.info.status for run in runs_of(client, named_lab.study.name, "launch")]
+    assert status == (["FINISHED"] * 2 if ended else ["KILLED"] * 2)  # killed launches did not see the other's trial end
+
+
+def test_a_record_that_was_set_aside_before_it_was_delivered_is_delivered_all_the_same(named_lab, client, uri):
+    lab = named_lab
+    lab.train(0, lab.launch())
+    lab.store.set_aside(A, 1)
+    lab.train(0, lab.store.new_launch(lab.study, lab.ids, set_aside={A: 1}))
+    assert sync(lab.store, uri).failures == {}
+    mine = [run for run in runs_of(client, lab.study.name, "trial") if run.data.tags["salt_lab.trial_id"] == A]
+    assert sorted(run.data.tags["salt_lab.record"] for run in mine) == ["1", "2"]
+    assert all(run.info.status == "FINISHED" for run in mine)
 
 
 @pytest.mark.integration

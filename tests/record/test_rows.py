@@ -80,12 +80,31 @@ def test_a_point_that_is_there_is_not_sent_again_unless_the_final_number_says_ot
         (["done", "failed", "interrupted"], "FAILED"),
         (["done", "interrupted"], "KILLED"),
         (["done", "new"], "KILLED"),
+        (["done", "stopped"], "FINISHED"),
+        (["stopped", "failed"], "FAILED"),
         (["failed", "running"], "RUNNING"),
         ([], "FINISHED"),
     ],
 )
 def test_a_launch_is_as_its_worst_trial(states, status):
     assert rows.launch_status(states) == status
+
+
+def test_a_trial_stopped_early_is_no_finished_run_and_its_tag_says_why(lab):
+    recorder = lab.begin(0, lab.launch(), range(1, 3))
+    recorder.stopped(2, reason="too low", ap=20.0, threshold=30.0, places=1, peers={lab.ids[1]: 30.0})
+    record = lab.store.record(lab.ids[0])
+    tags = rows.tags(record, "does_salt_help")
+    assert rows.STATUS[record.state] == "KILLED"
+    assert (tags["salt_lab.state"], tags["salt_lab.reason"]) == ("stopped", "too low")
+    assert not any(point.final and point.name == "AP" for point in rows.points(record)), "an AP of a rung is no final AP"
+
+
+def test_the_rules_of_early_stopping_are_a_parameter_of_the_launch_that_has_them(lab):
+    plain = lab.store.launches("does_salt_help") or [lab.store.launch("does_salt_help", lab.launch())]
+    assert "early_stop" not in rows.launch_params(plain[0])
+    launch = lab.store.launch("does_salt_help", lab.store.new_launch(lab.study, lab.ids, early_stop={"rungs": [3]}))
+    assert rows.launch_params(launch)["early_stop"] == '{"rungs": [3]}'
 
 
 def test_what_a_later_launch_did_is_not_an_earlier_launchs(lab):

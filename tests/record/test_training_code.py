@@ -1,0 +1,155 @@
+"""The training code's version: blind to how the code is written, not to what it does."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+
+from salt_lab.record import provenance as provenance_room
+from salt_lab.record.training_code import ROOMS, _digests, normal_form, training_code_version
+
+SOURCE = '''"""A module."""
+
+from math import pi as PI
+
+RATES = {"low": 0.1, "high": 1e-3}
+
+
+class Head:
+    """Ours."""
+
+    stride: int = 8
+    """Pixels."""
+
+    def area(self, radius, *, scale=2.5, **rest):
+        """In square pixels."""
+        if radius < 0:
+            pass
+        return [PI * radius**2 * scale + x for x in rest if f"{x:>{scale}}" != 'no']
+'''
+#: The same with other comments, docstrings, quotes, brackets and line breaks.
+REWRITTEN = """# new comment
+from math import pi as PI
+RATES = {
+    'low': .1,   # why
+    "high": (0.001),
+}
+class Head:
+    stride: int = 8
+
+    def area(
+        self, radius, *,
+        scale=2.50, **rest,
+    ):
+        '''Something else.'''
+        if (radius < 0): "nothing"
+        return [((PI * (radius**2)) * scale) + x for x in rest if f'{x:>{scale}}' != "no"]
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package with a file in each room, and one in a room that decides no result."""
+    for room in (*ROOMS, "cli"):
+        (tmp_path / "salt_lab" / room).mkdir(parents=True)
+        (tmp_path / "salt_lab" / room / "code.py").write_text(SOURCE)
+    return tmp_path / "salt_lab"
+
+
+def test_comments_docstrings_quotes_brackets_and_line_breaks_do_not_count(package):
+    before = training_code_version(package)
+    (package / "train" / "code.py").write_text(REWRITTEN)
+    assert training_code_version(package) == before
+    assert len(before) == 12 and set(before) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("stride: int = 8", "stride: int = 16"),  # a constant
+        ("1e-3", "1e-4"),
+        ("scale=2.5", "scale=2"),  # a default
+        ("scale=2.5", "scale=2.50001"),
+        ("radius < 0", "radius <= 0"),  # an operator
+        ("pi as PI", "tau as PI"),  # an import
+        ("!= 'no'", "!= b'no'"),  # the kind of a constant
+        ("def area(self, radius, *", "def area(self, radius=None, *"),
+        (">{scale}", "<{scale}"),  # inside an f-string
+        ("            pass", "            return 0"),
+        ("self, radius, *, scale", "self, radius, /, scale"),
+    ],
+)
+@pytest.mark.parametrize("room", ["ops", "train"])
+def test_what_can_change_a_result_counts(package, room, old, new):
+    before = training_code_version(package)
+    assert old in SOURCE
+    (package / room / "code.py").write_text(SOURCE.replace(old, new))
+    assert training_code_version(package) != before
+
+
+def test_a_room_that_decides_no_result_does_not_count(package):
+    before = training_code_version(package)
+    (package / "cli" / "code.py").write_text("answer = 42\n")
+    (package / "train" / "__pycache__").mkdir()
+    (package / "train" / "__pycache__" / "code.cpython-311.pyc").write_bytes(b"\0")
+    assert training_code_version(package) == before
+
+
+@pytest.mark.parametrize("name", ["new.py", "hosts.json", "kernel.cpp", "deeper/new.py"])
+def test_a_new_file_and_a_moved_one_count(package, name):
+    before = training_code_version(package)
+    (package / "models" / name).parent.mkdir(exist_ok=True)
+    (package / "models" / name).write_text("x = 1\n")
+    with_file = training_code_version(package)
+    (package / "models" / name).rename(package / "models" / "moved.py")
+    assert len({before, with_file, training_code_version(package)}) == 3
+
+
+def test_the_folder_in_which_the_package_lies_does_not_count(package, tmp_path):
+    shutil.copytree(package, tmp_path / "elsewhere" / "salt_lab")
+    assert training_code_version(tmp_path / "elsewhere" / "salt_lab") == training_code_version(package)
+
+
+def test_a_file_that_is_half_written_has_a_version_too(package):
+    before = training_code_version(package)
+    (package / "data" / "code.py").write_text("def broken(:\n")
+    assert training_code_version(package) != before
+
+
+def test_a_change_within_one_process_is_seen(package):
+    before = training_code_version(package)
+    (package / "data" / "code.py").write_text(SOURCE.replace("= 8", "= 9"))
+    assert training_code_version(package) != before
+
+
+def test_every_python_gives_the_same_version(package):
+    """Written down with Python 3.11; CI asks 3.10 and 3.12 the same."""
+    assert training_code_version(package) == "95c1eb2bb60f"
+
+
+def test_empty_parts_do_not_run_into_each_other():
+    forms = [
+        normal_form(text) for text in (b"x[1:]", b"x[:1]", b"x[::1]", b"f(a, *b)", b"f(*a, b)", b"{**a}", b"{a: b}", b"[a, b]", b"[[a], b]")
+    ]
+    assert len(set(forms)) == len(forms)
+
+
+def test_it_is_fast_enough_to_ask_on_every_plan():
+    _digests.clear()
+    seconds = min(timed(clear=True) for _ in range(3))
+    assert seconds < 0.15 * 3, f"{seconds:.3f} s"  # 0.09 s on a free core; the tests share theirs
+    assert timed() < 0.05
+
+
+def timed(clear: bool = False) -> float:
+    if clear:
+        _digests.clear()
+    start = time.process_time()
+    training_code_version()
+    return time.process_time() - start
+
+
+def test_the_provenance_of_a_record_names_it():
+    assert provenance_room.provenance()["training_code"] == training_code_version()
