@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from salt_lab.report.rows import Row, Table, spread, study_table
 from salt_lab.report.style import INK, QUIET, Look, house_style, look
-from salt_lab.report.words import series_name, signed
+from salt_lab.report.words import SELECTED, series_name, signed
 from salt_lab.spec.naming import names
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Curve(NamedTuple):
 def gains(table: Table, ax: Axes) -> list[Gain]:
     """A line per compared cell, from the baseline's mean AP (open) to the variant's (filled), a tick per seed, the delta beside it.
 
-    Cells without numbers are left out, so are baselines that nothing is compared with; a study without ``compare`` gets a dot per cell.
+    Cells without numbers are left out, so are baselines that nothing is compared with; a study without ``compare`` gets a dot per cell. A cell
+    of which early stopping ended some seeds says so in its name.
     """
     drawn = [gain for gain in _gains(table) if not math.isnan(gain.variant)]
     for y, gain in enumerate(drawn):
@@ -94,11 +95,17 @@ def _adds_salt(row: Row, baseline: Row | None) -> bool:
 
 
 def _gain_name(row: Row, baseline: Row | None) -> str:
-    """Where the legend says that the row adds SALT, its name need not."""
+    """Where the legend says that the row adds SALT, its name need not. It says where early stopping has left only some of its seeds."""
     if not _adds_salt(row, baseline) or len(row.label) == 1:
-        return series_name(row.label, row.name)
-    label = {key: value for key, value in row.label.items() if key != "salt.enabled"}
-    return row.title or series_name(label, names([label])[0])
+        name = series_name(row.label, row.name)
+    else:
+        label = {key: value for key, value in row.label.items() if key != "salt.enabled"}
+        name = row.title or series_name(label, names([label])[0])
+    return name + (_left_over(row.done, row.asked) if row.selected else "")
+
+
+def _left_over(done: int, asked: int) -> str:
+    return f" ({done} of {asked} seeds{SELECTED})"
 
 
 def _draw_gain(gain: Gain, y: int, ax: Axes) -> None:
@@ -139,9 +146,8 @@ def _variant_name(table: Table) -> str:
 def learning_curves(results: StudyResults, store: Store, ax: Axes) -> list[Curve]:
     """AP by epoch of every cell with a finished trial: mean line, and a band from the lowest to the highest seed.
 
-    Only finished trials are drawn, at the epochs that all of a cell's finished seeds evaluated. A baseline is dashed with open markers;
-    the cells compared
-    with it are solid, in its colour.
+    Only finished trials are drawn (none that early stopping ended), at the epochs that all of a cell's finished seeds evaluated. A baseline is
+    dashed with open markers; the cells compared with it are solid, in its colour.
     """
     cells = results.study.cells
     drawn = [(curve, style) for cell, style in zip(cells, _looks(cells), strict=True) if (curve := _curve(cell, results, store)).epochs]
@@ -185,7 +191,9 @@ def _curve(cell: Cell, results: StudyResults, store: Store) -> Curve:
     epochs = sorted(set.intersection(*(set(seed) for seed in by_seed))) if by_seed else []
     values = [[seed[epoch] for seed in by_seed] for epoch in epochs]
     means, lows, highs = (tuple(float(of(value)) for value in values) for of in (lambda v: spread(v).mean, min, max))
-    return Curve(series_name(cell.label, cell.name), tuple(epochs), means, lows, highs, len(by_seed))
+    chosen = bool(by_seed) and "stopped" in set(trials["state"])
+    name = series_name(cell.label, cell.name) + (_left_over(len(by_seed), len(trials)) if chosen else "")
+    return Curve(name, tuple(epochs), means, lows, highs, len(by_seed))
 
 
 def _ap(line: Mapping[str, Any]) -> float | None:

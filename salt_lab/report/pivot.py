@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from salt_lab.report.rows import Row, study_table
-from salt_lab.report.words import NO_DELTA, UNFINISHED, delta_text, header, label_text, metric_text
+from salt_lab.report.rows import Row, Table, study_table
+from salt_lab.report.words import NO_DELTA, UNFINISHED, delta_text, header, label_text, metric_text, stopped_text
 
 if TYPE_CHECKING:
     from salt_lab.report.results import StudyResults
@@ -67,7 +67,7 @@ def pivot_table(results: StudyResults) -> Pivot | None:
     if any(key not in row.label for row in table.rows for key in keys):
         return None  # a toggle that only one arm has
     lines = tuple(_pivot_row(row, variant_of) for row in table.rows if row.key not in paired)
-    notes = (*_short_notes(len(table.seeds)), *(f"**{text}**" for text in table.evidence.warnings), *table.evidence.missing)
+    notes = (*_short_notes(table), *(f"**{text}**" for text in table.evidence.warnings), *table.evidence.missing)
     return Pivot(arm, (pairs[0][0].label[arm], pairs[0][1].label[arm]), keys, lines, notes)
 
 
@@ -81,7 +81,8 @@ def _differences(old: Row, new: Row) -> list[str]:
     return [key for key in {**old.label, **new.label} if old.label.get(key) != new.label.get(key)]
 
 
-def _short_notes(seeds: int) -> tuple[str, ...]:
+def _short_notes(table: Table) -> tuple[str, ...]:
+    seeds = len(table.seeds)
     if seeds == 1:
-        return ("AP in percent, one seed: the spread over seeds is unknown.",)
-    return (f"AP in percent: mean ± sample standard deviation over {seeds} seeds; delta paired by seed.",)
+        return (f"AP in percent, one seed: the spread over seeds is unknown.{stopped_text(table)}",)
+    return (f"AP in percent: mean ± sample standard deviation over {seeds} seeds; delta paired by seed.{stopped_text(table)}",)

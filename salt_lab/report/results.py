@@ -29,12 +29,14 @@ class StudyResults:
     """What the records say about a study.
 
     ``frame`` has a row per trial, in the study's order, whatever its state. Columns: ``cell`` (key), the study's dotted label keys, ``seed``,
-    ``state`` (new | running | interrupted | failed | done), ``reason``, ``trial_id`` ("" when it cannot be known), ``run_id`` (MLflow, or None),
+    ``state`` (new | running | interrupted | failed | stopped | done), ``reason``, ``trial_id`` ("" when it cannot be known), ``run_id`` (MLflow,
+    or None),
     the twelve :data:`METRICS` (percent; NaN unless done, or where COCO leaves them undefined), ``parameters``, ``gflops``, ``train_seconds``,
     ``peak_memory_mb``, ``train_images_per_second``, ``inference_ms`` (NaN where a record has none), ``input_size`` ("height x width" in pixels,
     of ``gflops`` and ``inference_ms``; None before the model was built), and the evidence: ``commit`` (with uncommitted
-    changes), ``code`` (hash of the package's sources; several when it changed between attempts), ``data_fingerprint``, ``machine``, ``time`` (unix
-    seconds of the last event).
+    changes), ``code`` (hash of the package's sources; several when it changed between attempts),
+    ``training_code`` (the same of the code that decides a result: :mod:`salt_lab.record.training_code`), ``data_fingerprint``, ``machine``,
+    ``time`` (unix seconds of the last event).
     """
 
     study: Study
@@ -69,7 +71,7 @@ def load_results(study: Study, store: Store) -> StudyResults:
 
 
 def _columns(keys: Sequence[str]) -> list[str]:
-    evidence = ("commit", "code", "data_fingerprint", "machine", "time")
+    evidence = ("commit", "code", "training_code", "data_fingerprint", "machine", "time")
     return ["cell", *keys, "seed", "state", "reason", "trial_id", "run_id", *METRICS, *COST, "input_size", *evidence]
 
 
@@ -79,7 +81,7 @@ def _row(cell: Cell, trial: Trial, identity: str, store: Store, study: str) -> d
 
 
 def _outcome(record: Record) -> dict[str, Any]:
-    """State, numbers and cost. Only a finished trial has numbers: a failed one keeps its last evaluation to itself."""
+    """State, numbers and cost. Only a finished trial has numbers: a failed one, or one stopped early, keeps its last evaluation to itself."""
     metrics = (record.metrics or {}) if record.state == "done" else {}
     return {
         "state": record.state,
@@ -97,6 +99,7 @@ def _evidence(record: Record) -> dict[str, Any]:
     return {
         "commit": commit_text(record.provenance) if known else None,
         "code": SEVERAL.join(record.code_versions) or None,
+        "training_code": SEVERAL.join(record.training_codes) or None,
         "data_fingerprint": record.data_fingerprint,
         "machine": str(machine.get("gpu") or machine.get("cpu") or "unknown") if known else None,
         "time": record.time,

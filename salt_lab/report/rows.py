@@ -46,7 +46,9 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell. ``done`` of ``asked`` seeds are finished, and only those are in any number.
+    """One cell. ``done`` of ``asked`` seeds are finished, and only those are in any number; ``stopped`` were ended by early stopping.
+
+    ``selected``: early stopping took seeds out by their AP, so that the numbers are of the lucky ones; ``delta_selected``: here or in the baseline.
 
     ``delta`` is AP minus the baseline cell's AP, over the ``delta.n`` seeds that both have finished; None without a baseline (``baseline`` None).
     ``title`` is the name that the study gives the cell, "" where its label says it all. ``ap_by_seed`` are the finished seeds' AP.
@@ -62,6 +64,8 @@ class Row:
     state: str
     done: int
     asked: int
+    stopped: int
+    delta_selected: bool
     metrics: Mapping[str, Spread]
     ap_by_seed: Mapping[int, float]
     delta: Spread | None
@@ -75,6 +79,11 @@ class Row:
     runs: tuple[str, ...]
     codes: tuple[str, ...]
     data: tuple[str, ...]
+
+    @property
+    def selected(self) -> bool:
+        """Are the numbers of those seeds only that early stopping let through?"""
+        return self.stopped > 0 and self.done > 0
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,11 @@ class Table:
         """Does the study name any of its cells, so that there is a column for the names?"""
         return any(row.title for row in self.rows)
 
+    @property
+    def stopped(self) -> int:
+        """Trials that early stopping ended; they are in no number."""
+        return sum(row.stopped for row in self.rows)
+
 
 def study_table(results: StudyResults) -> Table:
     """Means over the finished seeds, their spread, and the delta to each cell's baseline, paired by seed."""
@@ -105,7 +119,8 @@ def study_table(results: StudyResults) -> Table:
     aps = {cell.key: _ap_by_seed(results.trials_of(cell.key)) for cell in study.cells}
     automatic = names([cell.label for cell in study.cells])
     titles = {cell.key: "" if cell.name == name else cell.name for cell, name in zip(study.cells, automatic, strict=True)}
-    rows = tuple(_row(cell, titles[cell.key], results.trials_of(cell.key), aps) for cell in study.cells)
+    stopped = {cell.key: int((results.trials_of(cell.key)["state"] == "stopped").sum()) for cell in study.cells}
+    rows = tuple(_row(cell, titles[cell.key], results.trials_of(cell.key), aps, stopped) for cell in study.cells)
     facts = evidence(results.frame, {cell.key: cell.name for cell in study.cells})
     return Table(study.name, study.question, results.label_keys, tuple(study.seeds), rows, facts)
 
@@ -115,7 +130,7 @@ def paired_delta(variant: Mapping[int, float], baseline: Mapping[int, float]) ->
     return spread(variant[seed] - baseline[seed] for seed in sorted(variant.keys() & baseline.keys()))
 
 
-def _row(cell: Cell, title: str, trials: pd.DataFrame, aps: Mapping[str, Mapping[int, float]]) -> Row:
+def _row(cell: Cell, title: str, trials: pd.DataFrame, aps: Mapping[str, Mapping[int, float]], stopped: Mapping[str, int]) -> Row:
     done = trials[trials["state"] == "done"]
     against = aps.get(cell.baseline) if cell.baseline is not None else None
     return Row(
@@ -127,6 +142,8 @@ def _row(cell: Cell, title: str, trials: pd.DataFrame, aps: Mapping[str, Mapping
         state=_state(list(trials["state"])),
         done=len(done),
         asked=len(trials),
+        stopped=stopped[cell.key],
+        delta_selected=cell.baseline is not None and bool(stopped[cell.key] or stopped.get(cell.baseline)),
         metrics={name: spread(done[name]) for name in TABLE_METRICS},
         ap_by_seed=aps[cell.key],
         delta=None if cell.baseline is None else paired_delta(aps[cell.key], against or {}),

@@ -90,6 +90,7 @@ _TEX = {
     "±": r"$\pm$",
     "–": "--",
     "…": r"\ldots{}",
+    "†": r"$^\dagger$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": "$<$",
@@ -164,4 +165,5 @@ def _csv_row(table: Table, row: Row, cost: bool) -> dict[str, Any]:
     labels = {key: label_text(row.label[key]) if key in row.label else "" for key in table.label_keys} or {"cell": row.name}
     evidence = {"runs": "; ".join(row.runs), "code": "; ".join(row.codes), "data": "; ".join(row.data)}
     written = {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in numbers.items()}
-    return {**labels, "cell_key": row.key, "state": row.state, "seeds_done": row.done, "seeds_asked": row.asked, **written, **evidence}
+    seeds = {"seeds_done": row.done, "seeds_asked": row.asked, **({"seeds_stopped": row.stopped} if table.stopped else {})}
+    return {**labels, "cell_key": row.key, "state": row.state, **seeds, **written, **evidence}

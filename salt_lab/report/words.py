@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from salt_lab.report.rows import Row, Spread, Table
 
 NO_DELTA, UNFINISHED, UNDEFINED = "–", "…", "n/a"
+#: Behind a number of those seeds only that early stopping let through.
+SELECTED = "†"
 
 
 def header(key: str) -> str:
@@ -54,11 +56,12 @@ def signed(value: float) -> str:
 
 
 def metric_text(row: Row, name: str) -> str:
-    """``26.4``, ``26.4 ± 0.3``, for AP also the count: ``26.4 ± 0.3 (3)``; ``… failed`` or ``26.4 … 2/3 seeds`` when unfinished."""
+    """``26.4``, ``26.4 ± 0.3``, for AP also the count: ``26.4 ± 0.3 (3)``; ``… failed`` or ``26.4 … 2/3 seeds`` when unfinished. A mean over
+    the seeds that early stopping let through has a dagger."""
     values = row.metrics[name]
     if row.done == 0:
         return f"{UNFINISHED} {row.state}" if name == "AP" else UNFINISHED
-    text = number(values.mean) + _plus_minus(values)
+    text = number(values.mean) + _plus_minus(values) + (SELECTED if row.selected else "")
     if name != "AP":
         return text
     if row.done < row.asked:
@@ -68,13 +71,13 @@ def metric_text(row: Row, name: str) -> str:
 
 def delta_text(row: Row) -> str:
     """``+2.3``, ``-1.0 ± 0.5``; ``–`` for a baseline; ``…`` while no seed is finished in both arms; ``(n)`` when fewer seeds pair than
-    the row has."""
+    the row has; a dagger where early stopping took seeds out of either arm."""
     if row.delta is None:
         return NO_DELTA
     if row.delta.n == 0:
         return UNFINISHED
     count = f" ({row.delta.n})" if row.delta.n < row.done else ""
-    return signed(row.delta.mean) + _plus_minus(row.delta) + count
+    return signed(row.delta.mean) + _plus_minus(row.delta) + (SELECTED if row.delta_selected else "") + count
 
 
 def cost_texts(row: Row) -> tuple[str, str, str, str]:
@@ -107,8 +110,23 @@ def caption(table: Table) -> str:
     question = f" {table.question.strip()}" if table.question else ""
     return (
         f"Study {table.study}.{question} Data: {', '.join(facts.data) or 'no record yet'}. Seeds: {', '.join(map(str, table.seeds))}. "
-        f"Code: {_code(facts)}. Last record: {when}. {_meaning(table)}"
+        f"Code: {_code(facts)}.{_other_code(facts)} Last record: {when}. {_meaning(table)}{stopped_text(table)}"
     )
+
+
+def stopped_text(table: Table) -> str:
+    """How many trials early stopping ended, and what the dagger means; empty where it ended none. Begins with a blank."""
+    if not table.stopped:
+        return ""
+    asked = sum(row.asked for row in table.rows)
+    text = f" Early stopping ended {table.stopped} of {asked} trials before their last epoch; they are in no number."
+    if any(row.selected or (row.delta_selected and row.delta and row.delta.n) for row in table.rows):
+        text += f" {SELECTED}: over the seeds that were not stopped, which were chosen by their AP."
+    return text
+
+
+def _other_code(facts: Evidence) -> str:
+    return f" {facts.other_code}" if facts.other_code else ""
 
 
 def _code(facts: Evidence) -> str:

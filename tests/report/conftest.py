@@ -91,6 +91,15 @@ class Bench:
         recorder.done(metrics=numbers(ap), epochs=len(curve) + 1, inference=inference, **spent)
         return recorder.trial_id
 
+    def stopped(self, trial: Trial, ap: float, needed: float = 30.0) -> str:
+        """A trial that early stopping ended after its first epoch, with this AP."""
+        recorder = self.start(trial)
+        recorder.epoch(1, losses={"loss": 1.0}, lr=0.01, seconds=1.0, images_per_second=10.0, memory_mb=100.0)
+        recorder.eval(1, numbers(ap))
+        reason = f"early stopping at epoch 1: AP {ap:.1f}, needed {needed:.1f} to be among the best 1 of 4"
+        recorder.stopped(1, reason=reason, ap=ap, threshold=needed, places=1, peers={"a" * 12: needed})
+        return recorder.trial_id
+
     def failed(self, trial: Trial, last_ap: float = 99.0, reason: str = "RuntimeError: out of memory") -> str:
         recorder = self.start(trial)
         recorder.eval(1, numbers(last_ap))

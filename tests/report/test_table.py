@@ -180,6 +180,28 @@ def test_a_trial_whose_code_changed_between_attempts_is_a_warning_too(bench):
     assert "2 code versions" in render(table_of(bench))
 
 
+def test_two_packages_with_the_same_training_code_are_no_warning(bench):
+    bench.done(bench.trial(0, host="atss", salt=False), 30.0, training_code="7ra1n0000001")
+    bench.done(bench.trial(0, host="atss", salt=True), 31.0, training_code="7ra1n0000001", code_version="c0de00000002")
+    assert "WARNING" not in render(table_of(bench))
+
+
+def test_two_versions_of_the_training_code_are_a_warning_that_names_them(bench):
+    bench.done(bench.trial(0, host="atss", salt=False), 30.0, training_code="7ra1n0000001")
+    bench.done(bench.trial(0, host="atss", salt=True), 31.0, training_code="7ra1n0000002")
+    assert "WARNING: 2 versions of the training code in one table (7ra1n0000001; 7ra1n0000002)" in render(table_of(bench))
+
+
+def test_the_caption_says_which_trials_other_training_code_made_than_the_present(bench, monkeypatch):
+    monkeypatch.setattr("salt_lab.report.evidence.training_code_version", lambda: "0123456789ab")
+    bench.done(bench.trial(0, host="atss", salt=False), 30.0, training_code="0123456789ab")
+    assert "training code" not in render(table_of(bench))
+    bench.done(bench.trial(0, host="atss", salt=True), 31.0, training_code="7ra1n0000001")
+    bench.done(bench.trial(0, host="gfl", salt=True), 31.0)
+    sentence = "2 of 3 finished trials were made by other training code (7ra1n0000001, not recorded; now 0123456789ab)."
+    assert sentence in render(table_of(bench), "md") and sentence in render(table_of(bench), "latex")
+
+
 def test_two_data_sets_in_one_table_are_a_visible_warning(make_study, make_bench):
     text = "question: q\nbase: {host: atss}\naxes: {data.mark_offset: [0.0, 1.0]}\nseeds: [0]\n"
     bench = make_bench(make_study(text, "offsets"))
