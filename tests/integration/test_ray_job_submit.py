@@ -1,11 +1,14 @@
-"""``ray job submit --working-dir . -- salt-lab run STUDY`` against a head on loopback, as the README says, with real training."""
+"""``ray job submit -- salt-lab run STUDY`` and ``salt-lab submit STUDY`` against a head on loopback, as the README says."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,7 +19,9 @@ import psutil
 import pytest
 
 import salt_lab
-from salt_lab.record.store import Store
+from salt_lab.record.store import Record, Store
+from salt_lab.schedule.bundle import lay_out
+from salt_lab.testing.fake_trial import FAILS, SLOW
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -29,6 +34,20 @@ base:
   schedule: {epochs: 1, batch: 4, image_size: [64, 64], optimizer: adamw, lr: 0.001, warmup_iters: 0}
 axes: {salt.enabled: [false, true]}
 compare: {baseline: {salt.enabled: false}}
+"""
+#: Takes the place of the real trial in the upload. A slow trial is slow until there is a file "hurry" in the results folder, and takes longer
+#: to stop than the 3 s that Ray gives by itself.
+TRIAL = """
+import time
+from salt_lab.testing import fake_trial
+def run_trial(trial, store, **where):
+    fake_trial.SLOW_EPOCH_SECONDS = 0.01 if (store.root / "hurry").exists() else 0.5
+    try:
+        return fake_trial.fake_trial(trial, store, **where)
+    except KeyboardInterrupt:
+        time.sleep(4.5)
+        (store.root / "let_go").touch()
+        raise
 """
 BIN = Path(sys.executable).parent
 
@@ -100,23 +119,107 @@ def head(tmp_path_factory):
         shutil.rmtree(sessions, ignore_errors=True)
 
 
-def test_a_submitted_study_is_run_by_the_cluster_and_recorded_in_the_store(head, tmp_path):
-    project, store = tmp_path / "project", Store(tmp_path / "runs")
-    shutil.copytree(Path(salt_lab.__file__).parent, project / "salt_lab", ignore=shutil.ignore_patterns("__pycache__"))
-    (project / "experiments").mkdir()
-    (project / "experiments" / "tiny.yaml").write_text(STUDY)
-    command = ["salt-lab", "run", "experiments/tiny.yaml", "--store", str(store.root)]
-    done = head.ray("job", "submit", "--address", head.address, "--working-dir", str(project), "--", *command, timeout=300)
+class Project:
+    """A working directory with a copy of the package whose trials train nothing: ``salt-lab submit`` uploads the package that runs it."""
+
+    def __init__(self, head: Head, root: Path) -> None:
+        self.head, self.root, self.store = head, root, Store(root / "runs")
+        shutil.copytree(Path(salt_lab.__file__).parent, root / "salt_lab", ignore=shutil.ignore_patterns("__pycache__"))
+        (root / "salt_lab" / "train" / "trial.py").write_text(TRIAL)
+        (root / "tiny.yaml").write_text(STUDY)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """A ``salt-lab`` command about this cluster, begun."""
+        command = [sys.executable, "-m", "salt_lab", *words]
+        variables = {**self.head.environment, "RAY_API_SERVER_ADDRESS": self.head.address, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        return subprocess.Popen(
+            command, cwd=self.root, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    def lab(self, *words: str, **environment: str) -> tuple[int, str]:
+        """A ``salt-lab`` command about this cluster: exit code and output."""
+        with self.start(*words, **environment) as process:
+            output, _ = process.communicate(timeout=180)
+        return process.returncode, output
+
+    def submit(self, *words: str) -> tuple[int, str]:
+        """``salt-lab submit`` of the study, into this project's results folder, without MLflow."""
+        return self.lab("submit", "tiny.yaml", *words, "--store", str(self.store.root), "--no-mlflow")
+
+    def records(self) -> list[Record]:
+        return [self.store.record(trial_id) for trial_id in self.store.trial_ids()]
+
+
+@pytest.fixture
+def project(head, tmp_path):
+    return Project(head, tmp_path / "project")
+
+
+def test_what_submit_uploads_is_enough_to_train_and_the_mlflow_run_carries_the_job(head, tmp_path, monkeypatch):
+    """Really trained, through Ray's own command, on the folder that ``salt-lab submit`` sends."""
+    (tmp_path / "tiny.yaml").write_text(STUDY)
+    (tmp_path / "upload").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder, store = lay_out(tmp_path / "upload", Path("tiny.yaml")).folder, Store(tmp_path / "runs")
+    named = ["--submission-id", "job-of-ray", "--working-dir", str(folder)]
+    command = ["salt-lab", "run", "tiny.yaml", "salt=false", "--store", str(store.root), "--executor", "serial"]
+    done = head.ray("job", "submit", "--address", head.address, *named, "--", *command, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    records = [store.record(trial_id) for trial_id in store.trial_ids()]
-    assert [record.state for record in records] == ["done", "done"], done.stdout
-    assert all(record.metrics is not None for record in records)
-    assert "reused 0, to run 2" in done.stdout and "2 done" in done.stdout
+    [record] = [store.record(trial_id) for trial_id in store.trial_ids()]
+    assert record.state == "done" and record.metrics is not None, done.stdout
+    tagged = sqlite3.connect(store.root / "mlflow.db").execute("select value from tags where key = 'salt_lab.ray_job_id'")
+    assert tagged.fetchall() == [("job-of-ray",)]
 
 
-def test_a_study_that_is_refused_makes_the_submission_fail_with_the_reason(head, tmp_path):
-    (tmp_path / "project").mkdir()
-    submit = ["job", "submit", "--address", head.address, "--working-dir", str(tmp_path / "project")]
-    failing = head.ray(*submit, "--", "salt-lab", "run", "no.yaml", "--store", str(tmp_path / "runs"))
-    assert failing.returncode == 1
-    assert "no such study file" in failing.stdout
+def test_data_that_the_cluster_has_not_is_refused_there_with_exit_code_2_and_nothing_is_trained(project):
+    data = "data={train: '${PLACE}/t.json', val: '${PLACE}/v.json', images: '${PLACE}/photos'}"
+    code, output = project.submit(data, "--env", "PLACE=/not/on/the/cluster")
+    assert code == 2, output
+    assert "/not/on/the/cluster/t.json: data.train: annotation file cannot be read" in output
+    assert "passed on: PLACE" in output and project.records() == []
+
+
+def test_a_failed_trial_makes_the_submission_leave_with_1_and_its_reason_and_the_others_are_done(project):
+    code, output = project.submit("salt=false", f"seeds=[0,{FAILS}]", "--executor", "serial")
+    assert code == 1, output
+    assert "the loss is NaN" in output
+    assert sorted(record.state for record in project.records()) == ["done", "failed"]
+
+
+def test_ctrl_c_only_detaches_stop_ends_it_in_order_and_submitting_again_goes_on(project):
+    study = ("salt=false", f"seeds=[{SLOW}]", "schedule.epochs=200")
+    with project.start("submit", "tiny.yaml", *study, "--store", str(project.store.root), "--no-mlflow") as process:
+        output = ""
+        for line in process.stdout:
+            output += line
+            if "running  " in line:
+                break
+        process.send_signal(signal.SIGINT)
+        output += process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "goes on" in output, output
+    job = re.search(r"salt-lab stop --job (\S+) --address", output).group(1)
+
+    code, status = project.lab("status", "--job", job)
+    assert code == 0 and f"job {job}: RUNNING" in status and "1 trials: 1 running" in status, status
+
+    code, stopped = project.lab("stop", "--job", job)
+    assert code == 0 and f"job {job}: STOPPED" in stopped and "salt-lab submit tiny.yaml" in stopped, stopped
+    [record] = project.records()
+    assert record.state == "interrupted" and record.reason.startswith("stopped by"), stopped
+    assert "0 done, 1 interrupted" in stopped and (project.store.root / "let_go").exists(), "it had time for its last words"
+    trained = max(record.epochs)
+    assert 0 < trained < 200
+
+    (project.store.root / "hurry").touch()
+    code, output = project.submit(*study)
+    assert code == 0, output
+    [record] = project.records()
+    starts = [line for line in project.store.journal(record.trial_id).read() if line["event"] == "start"]
+    assert record.state == "done" and [line["resumed_epoch"] for line in starts] == [0, trained]
+
+
+def test_a_wrong_token_and_an_unknown_job_are_said_in_words(project):
+    code, output = project.lab("stop", "--job", "x", RAY_AUTH_TOKEN="0" * 64)
+    assert code == 2 and "refuses the token that is here" in output
+    code, output = project.lab("stop", "--job", "no-such-job")
+    assert code == 2 and "no job" in output
