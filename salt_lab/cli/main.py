@@ -10,8 +10,11 @@ from salt_lab.cli.lazy import LazyGroup
 #: Command name -> module that defines it as ``command``, in the order in which a newcomer meets them.
 COMMANDS = {
     "plan": "salt_lab.cli.plan",
+    "calibrate": "salt_lab.cli.calibrate",
     "run": "salt_lab.cli.run",
+    "submit": "salt_lab.cli.submit",
     "status": "salt_lab.cli.status",
+    "stop": "salt_lab.cli.stop",
     "table": "salt_lab.cli.table",
     "ui": "salt_lab.cli.ui",
     "sync": "salt_lab.cli.sync",

@@ -84,6 +84,10 @@ def show_failures(trials: list[Planned], store: Store) -> None:
                 f"failed: {item.cell.name} seed={item.trial.seed}: {item.record.reason}\n        log: {log_file(store, item.trial_id)}",
                 err=True,
             )
+        elif item.record.state == "stopped":
+            click.echo(
+                f"stopped: {item.cell.name} seed={item.trial.seed}: {item.record.reason}; --finish-stopped trains it to its end", err=True
+            )
         elif item.record.state != "done":
             click.echo(f"{item.record.state}: {item.cell.name} seed={item.trial.seed}: run the same command to go on", err=True)
 

@@ -20,30 +20,45 @@ if TYPE_CHECKING:
 @overrides_argument
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, one JSON object.")
-def command(study: str, overrides: tuple[str, ...], store_root: Path | None, as_json: bool) -> None:
+@click.option("--cost", is_flag=True, help="Also GPU-hours (or core-hours), memory, disk and finish time, from records or calibrations.")
+@click.option(
+    "--slots", type=click.IntRange(min=1), metavar="N", help="With --cost: trials at a time; default as many as fit this machine."
+)
+def command(study: str, overrides: tuple[str, ...], store_root: Path | None, as_json: bool, cost: bool, slots: int | None) -> None:
     """List the trials of STUDY, those that are already done, and what is compared with what. Starts nothing.
 
     \b
     salt-lab plan experiments/quickstart.yaml
     salt-lab plan experiments/quickstart.yaml schedule.epochs=3 salt.points=16
+    salt-lab plan experiments/quickstart.yaml --cost --slots 2
     """
     from salt_lab.cli.trials import planned_trials
 
     plan = read_study(study, overrides)
-    trials = planned_trials(plan, open_store(store_root))
+    store = open_store(store_root)
+    trials = planned_trials(plan, store)
+    if slots is not None and not cost:
+        raise click.UsageError("--slots is for --cost")
+    if cost:
+        from salt_lab.cli.plan_cost import cost_as_dict, show_cost
     if as_json:
-        click.echo(json.dumps(as_dict(plan, trials), indent=2))
-    else:
-        _show(plan, trials)
+        click.echo(json.dumps(as_dict(plan, trials) | ({"cost": cost_as_dict(plan, trials, store, slots)} if cost else {}), indent=2))
+        return
+    _show(plan, trials)
+    if cost:
+        show_cost(plan, trials, store, slots)
 
 
 def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
     """The plan as plain data.
 
     Returns:
-        ``study``, ``question``, ``source``, ``trials`` (list of ``trial_id``, ``state``, ``cell``, ``seed``, ``label``,
-        ``baseline``, ``AP``) and ``to_train``, the number of trials that a run would train.
+        ``study``, ``question``, ``source``, ``trials`` (list of ``trial_id``, ``state``, ``other_code`` (versions of training code in its
+        record that are not the present one), ``cell``, ``seed``, ``label``, ``baseline``, ``AP``), ``early_stop`` (its
+        rules or None) and ``to_train``, the number of trials that a run would train.
     """
+    from salt_lab.cli.trials import unfinished
+
     names = {cell.key: cell.name for cell in study.cells}
     return {
         "study": study.name,
@@ -53,6 +68,7 @@ def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
             {
                 "trial_id": item.trial_id,
                 "state": item.record.state,
+                "other_code": list(item.other_code),
                 "cell": item.cell.name,
                 "seed": item.trial.seed,
                 "label": item.cell.label,
@@ -61,12 +77,13 @@ def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
             }
             for item in trials
         ],
-        "to_train": sum(item.record.state != "done" for item in trials),
+        "early_stop": study.early_stop.model_dump(mode="json") if study.early_stop else None,
+        "to_train": len(unfinished(study, trials)),
     }
 
 
 def _show(study: Study, trials: list[Planned]) -> None:
-    from salt_lab.cli.trials import count_states, differing_keys, differing_values
+    from salt_lab.cli.trials import count_states, differing_keys, differing_values, show_code_notes, unfinished
 
     click.echo(f"{study.name}: {study.question}" if study.question else study.name)
     keys = differing_keys(study)
@@ -80,7 +97,10 @@ def _show(study: Study, trials: list[Planned]) -> None:
     ]
     show_table(["cell", *keys, "trial", "state", *(["compared with"] if compared else [])], rows)
     counts = count_states(trials)
-    to_train = len(trials) - counts.get("done", 0)
+    to_train = len(unfinished(study, trials))
+    if study.early_stop:
+        click.echo(f"early stopping: {study.early_stop}")
+    show_code_notes(trials)
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
     click.echo(f"{len(trials)} trials ({states}): {to_train} to train." + ("" if to_train else f" See: salt-lab table {study.source}"))
 
@@ -91,4 +111,4 @@ def _is_baseline(study: Study, item: Planned) -> bool:
 
 def _state(item: Planned) -> str:
     ap = (item.record.metrics or {}).get("AP")
-    return f"done, AP {ap:.1f}" if item.record.state == "done" and ap is not None else item.record.state
+    return f"{item.state}, AP {ap:.1f}" if item.record.state == "done" and ap is not None else item.state

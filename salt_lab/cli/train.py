@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from salt_lab.cli.shared import STUDY_SUFFIXES, existing_file, open_store, overrides_argument, parse_overrides, read_study, store_option
 from salt_lab.errors import SpecError
+from salt_lab.spec.resources import check_shared
 
 if TYPE_CHECKING:
     from salt_lab.record.store import Store
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), help="STUDY only: which seed; default the study's first.")
 @store_option
 @click.option("--gpus", type=click.IntRange(min=0), default=0, metavar="N", help="GPUs to train on together; default one if there is one.")
-@click.option(
-    "--work-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="CONFIG, or STUDY on several GPUs: where logs go.",
-)
+@click.option("--work-dir", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="CONFIG only: where logs go.")
 @click.option("--amp", is_flag=True, help="CONFIG only: mixed precision (float16, GPU); a STUDY says schedule.amp=true.")
 @click.option(
     "--auto-scale-lr", "scale_lr", is_flag=True, help="CONFIG only: scale lr to the images a step; a STUDY says schedule.scale_lr=true."
@@ -54,21 +49,16 @@ def command(
     salt-lab train experiments/quickstart.yaml --cell "host=atss salt=on"
 
     A CONFIG goes on from the last checkpoint of its --work-dir, which is work_dirs/NAME unless said.
-    A cell of a study is recorded as salt-lab run would record it, and goes on where an earlier run of it stopped. On several GPUs it is
-    trained in a folder of its own (--work-dir) and not recorded: its numbers are not those of the recorded trial.
+    A cell of a study is recorded as salt-lab run would record it, and goes on where an earlier run of it stopped. Several GPUs share its
+    batch, which N must divide; on a machine without, --gpus N is N processes. The default is what the study's resources say.
     """
     if Path(source).suffix in STUDY_SUFFIXES:
         if amp or scale_lr:
             raise click.UsageError("--amp and --auto-scale-lr are for a CONFIG; a STUDY says schedule.amp=true, schedule.scale_lr=true")
-        if work_dir is not None and gpus < 2:
-            raise click.UsageError("--work-dir is for a CONFIG or for several GPUs; a STUDY's records go to --store")
+        if work_dir is not None:
+            raise click.UsageError("--work-dir is for a CONFIG; a STUDY's records go to --store")
         study, store = read_study(source, overrides), open_store(store_root)
-        trial = choose_trial(study, cell, seed)
-        if gpus > 1:
-            _train_together(trial, store, gpus, work_dir or Path("work_dirs") / study.name / f"{_slug(cell or '1')}-seed{trial.seed}")
-        else:
-            return _train_recorded(study, trial, store)
-        return 0
+        return _train_recorded(study, choose_trial(study, cell, seed), store, gpus)
     if cell is not None or seed is not None or store_root is not None:
         raise click.UsageError(f"--cell, --seed and --store are for a STUDY (*.yaml), and {source} is none")
     config = existing_file.convert(source, None, click.get_current_context())
@@ -86,18 +76,7 @@ def _train_config(config: Path, work_dir: Path | None, gpus: int, overrides: dic
         click.echo(f"checkpoint: {checkpoint}\nnext: {shlex.join(['salt-lab', 'test', str(config), str(checkpoint), *together])}")
 
 
-def _train_together(trial: Trial, store: Store, gpus: int, folder: Path) -> None:
-    """Several GPUs share the trial's batch; its config is written to ``folder`` and trained as any config is."""
-    from salt_lab.compose import compose
-    from salt_lab.data import prepare
-
-    config = compose(trial, prepare(trial.data, store.data_dir), folder, loader_workers=2, world_size=gpus)
-    folder.mkdir(parents=True, exist_ok=True)
-    config.dump(folder / "config.py")
-    _train_config(folder / "config.py", folder, gpus, {})
-
-
-def _train_recorded(study: Study, trial: Trial, store: Store) -> int:
+def _train_recorded(study: Study, trial: Trial, store: Store, gpus: int) -> int:
     """Run the study with nothing but this trial in it, here and now."""
     from salt_lab.cli.outcome import show_failures
     from salt_lab.cli.run import choose_mlflow
@@ -105,8 +84,10 @@ def _train_recorded(study: Study, trial: Trial, store: Store) -> int:
     from salt_lab.schedule.executor import SerialExecutor
     from salt_lab.schedule.launch import run_study
 
-    alone = only(study, trial)
-    result = run_study(alone, store, SerialExecutor(), mlflow_uri=choose_mlflow(store, None))
+    resources = study.resources.over(gpus=gpus) if gpus else study.resources
+    check_shared(trial.schedule.batch, resources.workers)
+    alone = replace(only(study, trial), resources=resources)
+    result = run_study(alone, store, SerialExecutor(resources=resources), mlflow_uri=choose_mlflow(store, None))
     trials = planned_trials(alone, store)
     show_failures(trials, store)
     for item in trials:
@@ -119,13 +100,9 @@ def _train_recorded(study: Study, trial: Trial, store: Store) -> int:
 
 
 def only(study: Study, trial: Trial) -> Study:
-    """The study with one of its trials in it and no other."""
+    """The study with one of its trials in it and no other, to be trained to its end."""
     cell = next(cell for cell in study.cells if trial in cell.trials())
-    return replace(study, cells=(replace(cell, seeds=(trial.seed,), trial=trial),), seeds=(trial.seed,))
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=-]+", "_", name)
+    return replace(study, cells=(replace(cell, seeds=(trial.seed,), trial=trial),), seeds=(trial.seed,), early_stop=None)
 
 
 def choose_trial(study: Study, cell: str | None, seed: int | None) -> Trial:

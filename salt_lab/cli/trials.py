@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
+
 if TYPE_CHECKING:
     from salt_lab.record.store import Record, Store
     from salt_lab.spec.study import Cell, Study
@@ -18,12 +20,19 @@ class Planned(NamedTuple):
         trial: the trial.
         trial_id: 12 hex digits.
         record: what the results folder holds; its state is "new" where there is nothing.
+        other_code: versions of training code in the record that are not the present one.
     """
 
     cell: Cell
     trial: Trial
     trial_id: str
     record: Record
+    other_code: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """The record's state; "done (other code)" where other training code than the present made it, or began it."""
+        return f"{self.record.state} (other code)" if self.other_code else self.record.state
 
 
 def planned_trials(study: Study, store: Store) -> list[Planned]:
@@ -33,12 +42,27 @@ def planned_trials(study: Study, store: Store) -> list[Planned]:
         DataError: a data set of the study cannot be read.
         WeightsError: a weights file of the study cannot be read.
     """
+    from salt_lab.record.training_code import training_code_version
     from salt_lab.schedule.preflight import check_all_weights, jobs_of
+    from salt_lab.schedule.reuse import other_code
 
     check_all_weights(cell.trial for cell in study.cells)
     cells = [cell for cell in study.cells for _ in cell.seeds]
     jobs = jobs_of(study.trials())
-    return [Planned(cell, job.trial, job.trial_id, store.record(job.trial_id)) for cell, job in zip(cells, jobs, strict=True)]
+    records, present = [store.record(job.trial_id) for job in jobs], training_code_version()
+    return [
+        Planned(cell, job.trial, job.trial_id, record, other_code(record, present))
+        for cell, job, record in zip(cells, jobs, records, strict=True)
+    ]
+
+
+def show_code_notes(trials: list[Planned]) -> None:
+    """Say which trials were made or begun by other training code than the present; nothing where none were."""
+    from salt_lab.record.training_code import training_code_version
+    from salt_lab.schedule.reuse import code_notes
+
+    for note in code_notes([item.record for item in trials], training_code_version()):
+        click.echo(note)
 
 
 def differing_keys(study: Study) -> list[str]:
@@ -52,8 +76,13 @@ def differing_values(planned: Planned, keys: list[str]) -> list[Any]:
     return [planned.trial.seed if key == "seed" else planned.cell.label.get(key) for key in keys]
 
 
+def unfinished(study: Study, trials: list[Planned]) -> list[Planned]:
+    """The trials that a run would train: not those that are done, nor those that the study's early stopping ended."""
+    return [item for item in trials if not item.record.is_final(study.name, early_stopping=study.early_stop is not None)]
+
+
 def count_states(trials: list[Planned]) -> dict[str, int]:
     """State -> number of trials, without the states that do not occur."""
-    order = ("done", "running", "interrupted", "failed", "new")
+    order = ("done", "stopped", "running", "interrupted", "failed", "new")
     counts = {state: sum(item.record.state == state for item in trials) for state in order}
     return {state: number for state, number in counts.items() if number}

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mmengine.config import Config
 
-from salt_lab.errors import SpecError
+from salt_lab.spec.resources import check_shared
 from salt_lab.spec.trial import Schedule, Trial
 
 #: replaced whole by :func:`patch_data` and :func:`patch_schedule`; a host's own hooks belong to its own schedule
@@ -15,6 +15,9 @@ HOST_RUN_KEYS = (
     "train_pipeline", "test_pipeline", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator", "test_evaluator",
     "param_scheduler", "auto_scale_lr", "custom_hooks", "data_root", "dataset_type", "backend_args",
 )  # fmt: skip
+
+#: wall time between checkpoints amid an epoch: the most that a killed training loses
+CHECKPOINT_MINUTES = 15.0
 
 
 class Paths(Protocol):
@@ -61,11 +64,7 @@ def patch_data(config: Config, trial: Trial, data: Paths, loader_workers: int, w
     Raises:
         SpecError: it cannot be shared out equally: the step would have another number of images than the trial says.
     """
-    if trial.schedule.batch % world_size:
-        raise SpecError(
-            f"schedule.batch = {trial.schedule.batch} cannot be shared out equally over {world_size} workers; "
-            f"take a batch that {world_size} divides, or fewer workers"
-        )
+    check_shared(trial.schedule.batch, world_size)
     train, test = _pipelines(trial.schedule)
     meta = dict(classes=tuple(data.classes))
     workers = dict(num_workers=loader_workers, persistent_workers=loader_workers > 0)
@@ -126,16 +125,18 @@ def patch_schedule(config: Config, schedule: Schedule) -> None:
 
 
 def patch_runtime(config: Config, trial: Trial, work_dir: Path | None) -> None:
-    """Seed, checkpoints (the last one is kept for resuming), imports that register our modules."""
+    """Seed, checkpoints (the last two are kept for resuming), imports that register our modules."""
     config.default_scope = "mmdet"
     running_mean = ["salt_lab.train.running_mean"] if trial.schedule.ema is not None else []
-    config.custom_imports = dict(imports=["salt_lab.models", "salt_lab.evaluate.metric", *running_mean], allow_failed_imports=False)
+    config.custom_imports = dict(
+        imports=["salt_lab.models", "salt_lab.evaluate.metric", "salt_lab.train.resume", *running_mean], allow_failed_imports=False
+    )
     config.randomness = dict(seed=trial.seed, deterministic=False)
     config.default_hooks = dict(
         timer=dict(type="IterTimerHook"),
         logger=dict(type="LoggerHook", interval=50),
         param_scheduler=dict(type="ParamSchedulerHook"),
-        checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_optimizer=True),
+        checkpoint=dict(type="ExactCheckpointHook", minutes=CHECKPOINT_MINUTES),
         sampler_seed=dict(type="DistSamplerSeedHook"),
     )
     config.env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl"))

@@ -42,6 +42,16 @@ def parameters(data: EmbeddedData) -> dict[str, Any]:
     return {"generator": GENERATOR_VERSION, **data.model_dump(mode="json")}
 
 
+def image_names(annotations: Path) -> tuple[str, ...]:
+    """File names of the images that an annotation file lists, sorted, each once; the file is read once a process.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    stat = annotations.stat()
+    return _read_annotations(str(annotations.absolute()), stat.st_size, stat.st_mtime_ns).file_names
+
+
 class _Annotations(NamedTuple):
     sha256: str
     file_names: tuple[str, ...]

@@ -10,8 +10,9 @@ from salt_lab.record.provenance import provenance
 from salt_lab.record.recorder import FolderRecorder
 from salt_lab.record.store import Store, TrialBusy
 from salt_lab.spec.trial import Trial, canonical
+from salt_lab.train.early_stop import nothing_left
 
-ENDS = ("done", "failed", "interrupted")
+ENDS = ("done", "failed", "interrupted", "stopped")
 
 
 class JournalClosing:
@@ -37,10 +38,14 @@ class JournalClosing:
 
     @property
     def ended(self) -> bool:
-        """Was the trial done before, or has its latest attempt written its end since?"""
+        """Was there nothing left to train before, or has the latest attempt written its end since?"""
+        return self._ended_by(ENDS)
+
+    def _ended_by(self, ends: tuple[str, ...]) -> bool:
         events = self._new_events()
         attempt = events[max((i for i, event in enumerate(events) if event == "start"), default=0) :]
-        return self.store.record(self.trial_id).state == "done" or any(event in ENDS for event in attempt)
+        over = nothing_left(self.store, self.trial_id, self._study, self._launch_id)
+        return over or any(event in ends for event in attempt)
 
     def failed(self, reason: str, traceback_tail: str = "") -> None:
         """The trial failed for this reason, unless it has :attr:`ended` or another process has it now."""
@@ -51,9 +56,18 @@ class JournalClosing:
         reason = f"stopped by {signal_name}; run again to go on from the last checkpoint"
         self._close(lambda recorder: recorder.interrupted(reason), wait)
 
-    def _close(self, write: Callable[[FolderRecorder], None], wait: float) -> None:
+    def lost(self, reason: str, wait: float = 2.0) -> None:
+        """The attempt's worker was lost and the trial will be started again, unless it has :attr:`ended`, or a process still has it."""
+        self._close(lambda recorder: recorder.interrupted(reason), wait)
+
+    def given_up(self, reason: str) -> None:
+        """The trial is not started again: it failed for this reason, though its latest attempt was but interrupted, unless it ended so
+        already or another process has it now."""
+        self._close(lambda recorder: recorder.failed(reason), wait=2.0, ends=("done", "failed", "stopped"))
+
+    def _close(self, write: Callable[[FolderRecorder], None], wait: float, ends: tuple[str, ...] = ENDS) -> None:
         with suppress(TrialBusy), lock_within(wait, self.store, self.trial_id):
-            if not self.ended:
+            if not self._ended_by(ends):
                 write(self._opened())
 
     def _opened(self) -> FolderRecorder:

@@ -73,7 +73,7 @@ def event_line(view: TrialView, name: str, numbers: StudyNumbers) -> str:
         resumed = f" from epoch {view.first_epoch}" if view.first_epoch else ""
         return f"running  {name}{resumed}"
     told = f"AP {number(view.ap, 1)} in {duration(view.seconds(0))}" if view.state == "done" else (view.reason or "no reason given")
-    ended = numbers.done + numbers.failed + numbers.interrupted
+    ended = numbers.done + numbers.stopped + numbers.failed + numbers.interrupted
     return f"{view.state:<8} {name}: {told} ({ended} of {numbers.total} ended)"
 
 
@@ -84,8 +84,10 @@ def summary_line(numbers: StudyNumbers, name: Callable[[str], str], now: float) 
 
 
 def counts(numbers: StudyNumbers) -> str:
-    """The counts in words; interrupted trials are named only where there are any."""
-    parts = [f"{numbers.done}/{numbers.total} done", f"{numbers.running} running", f"{numbers.failed} failed"]
+    """The counts in words; trials stopped early and interrupted ones are named only where there are any."""
+    parts = [f"{numbers.done}/{numbers.total} done"]
+    parts += [f"{numbers.stopped} stopped early"] if numbers.stopped else []
+    parts += [f"{numbers.running} running", f"{numbers.failed} failed"]
     parts += [f"{numbers.interrupted} interrupted"] if numbers.interrupted else []
     return ", ".join([*parts, f"{numbers.waiting} waiting"])
 
@@ -122,7 +124,7 @@ def panel(numbers: StudyNumbers, name: Callable[[str], str], now: float) -> Grou
     from rich.table import Table
     from rich.text import Text
 
-    ended = numbers.done + numbers.failed + numbers.interrupted + sum(row.fraction for row in numbers.rows)
+    ended = numbers.done + numbers.stopped + numbers.failed + numbers.interrupted + sum(row.fraction for row in numbers.rows)
     head = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=max(numbers.total, 1), completed=ended, width=30)
     head.add_row(bar, f"{counts(numbers)}, {duration(numbers.seconds_left)} left")

@@ -20,18 +20,19 @@ class StudyNumbers:
     waiting: int
     seconds_left: float | None
     rows: tuple[TrialView, ...]
+    stopped: int = 0
 
     @property
     def total(self) -> int:
         """All trials of the study's launch."""
-        return self.done + self.running + self.failed + self.interrupted + self.waiting
+        return self.done + self.stopped + self.running + self.failed + self.interrupted + self.waiting
 
 
 def study_numbers(views: Sequence[TrialView], now: float, width: int = 1) -> StudyNumbers:
     """Count the trials and estimate what is left.
 
-    A trial that waits is taken to last as long as the mean of those that are done and of those that run, each at its own pace; what is left
-    is shared by ``width`` trials at a time, but the longest running trial must end in any case.
+    A trial that waits is taken to last as long as the mean of those that are done, were stopped early, or run (each at its own pace); what is
+    left is shared by ``width`` trials at a time, but the longest running trial must end in any case.
 
     Args:
         views: One per trial.
@@ -48,6 +49,7 @@ def study_numbers(views: Sequence[TrialView], now: float, width: int = 1) -> Stu
         waiting=counts["waiting"],
         seconds_left=_seconds_left(views, running, now, width),
         rows=running,
+        stopped=counts["stopped"],
     )
 
 
@@ -56,7 +58,7 @@ def _seconds_left(views: Sequence[TrialView], running: Sequence[TrialView], now:
     if not waiting and not running:
         return 0.0
     left = {view.trial_id: view.seconds_left(now) for view in running}
-    lengths = [view.seconds(now) for view in views if view.state == "done" and view.started is not None]
+    lengths = [view.seconds(now) for view in views if view.state in ("done", "stopped") and view.started is not None]
     lengths += [view.seconds(now) + rest for view in running if (rest := left[view.trial_id]) is not None]
     if not lengths:
         return None

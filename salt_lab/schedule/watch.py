@@ -15,7 +15,7 @@ from salt_lab.record.store import Record, Store
 class TrialView:
     """A trial as a watcher sees it. Times are unix seconds.
 
-    ``state`` is one of waiting, running, done, failed, interrupted; a trial of which only an earlier launch wrote is waiting.
+    ``state`` is one of waiting, running, done, stopped (early), failed, interrupted; a trial of which only an earlier launch wrote is waiting.
     """
 
     trial_id: str
@@ -89,7 +89,7 @@ def view_of(record: Record, events: Sequence[dict[str, Any]], launch_id: str | N
         state = "running"  # its worker has just died: the executor starts it again, or writes down how it ended
     if launch_id is not None and state != "done" and record.launch_id != launch_id:
         state = "waiting"
-    ended = last.get("time") if state in ("done", "failed", "interrupted") else None
+    ended = last.get("time") if state in ("done", "stopped", "failed", "interrupted") else None
     return TrialView(
         trial_id=record.trial_id,
         state=state,

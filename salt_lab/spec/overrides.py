@@ -14,7 +14,21 @@ from salt_lab.spec.reading import NOTHING, Source, parse_yaml
 from salt_lab.spec.settings import Layer, place
 
 #: The fields of a study, and how many names deep an override may reach into them (``compare.baseline.salt.enabled``: 2).
-FIELDS = {"name": 0, "question": 0, "base": 0, "axes": 1, "zip": 0, "cases": 0, "exclude": 0, "one_at_a_time": 2, "seeds": 0, "compare": 2}
+FIELDS = {
+    "name": 0,
+    "question": 0,
+    "base": 0,
+    "axes": 1,
+    "zip": 0,
+    "cases": 0,
+    "exclude": 0,
+    "one_at_a_time": 2,
+    "seeds": 0,
+    "compare": 2,
+    "resources": 1,
+    "early_stop": 1,
+    "retention": 1,
+}
 
 
 class Override(NamedTuple):

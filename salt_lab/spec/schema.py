@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from salt_lab.spec.early_stop import EarlyStop
 from salt_lab.spec.exclude import ORDERS
 from salt_lab.spec.expansion import MODES
 from salt_lab.spec.keys import GROUPS, LEAVES
+from salt_lab.spec.resources import Resources
+from salt_lab.spec.retention import Retention
 from salt_lab.spec.trial import SCHEDULES, Spec, Trial
 
 Schema = dict[str, Any]
@@ -53,7 +56,20 @@ def _sections() -> dict[str, Schema]:
         "one_at_a_time": _said("One factor at a time, over the base", **_object(_modes())),
         "seeds": _said("Training seeds; each cell is trained once with each", type="array", minItems=1, uniqueItems=True, items=seed),
         "compare": _said("What is compared with what", **_object(baseline)),
+        "resources": _said("What each trial runs on; never changes a trial's id", **_object(_properties(Resources))),
+        "retention": _said("What stays on the disk beside records and detections", **_object(_properties(Retention))),
+        "early_stop": _said(
+            "Stop trials that fall behind at a rung; for searches, not for a paper's table", anyOf=[_early_stop(), {"enum": [None, False]}]
+        ),
     }
+
+
+def _early_stop() -> Schema:
+    """Fields of the section, with the short forms that it accepts: ``keep: 1/3``, ``group: host``."""
+    fields = _properties(EarlyStop)
+    fields["keep"] = {"anyOf": [fields["keep"], {"type": "string", "pattern": r"^\d+/\d+$"}]}
+    fields["group"] = {"anyOf": [fields["group"], {"type": "string"}]}
+    return {**_object(fields), "required": ["rungs"]}
 
 
 def _modes() -> dict[str, Schema]:

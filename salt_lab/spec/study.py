@@ -13,11 +13,14 @@ from typing import Any
 
 from salt_lab.errors import SpecError, did_you_mean
 from salt_lab.spec.compare import cell_key, compared, read_baseline
+from salt_lab.spec.early_stop import EarlyStop, read_early_stop
 from salt_lab.spec.exclude import excluded
 from salt_lab.spec.expansion import Draft, expand, mapping, read_plan, sequence
 from salt_lab.spec.naming import labels, names
 from salt_lab.spec.overrides import apply_to_document, base_layer, check_fields, parse_overrides
 from salt_lab.spec.reading import NOTHING, Source, read_study_file
+from salt_lab.spec.resources import Resources, read_resources
+from salt_lab.spec.retention import Retention, read_retention
 from salt_lab.spec.settings import Layer, build, layer, over
 from salt_lab.spec.trial import Trial, active, flatten
 
@@ -51,7 +54,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Study:
-    """A study read, checked and expanded. ``cells`` are unique, in the order of the file."""
+    """A study read, checked and expanded. ``cells`` are unique, in the order of the file; ``resources`` are what each trial runs on."""
 
     name: str
     question: str
@@ -60,6 +63,9 @@ class Study:
     source: Path
     compare: Compare = Compare()
     overrides: tuple[str, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    early_stop: EarlyStop | None = None
+    retention: Retention = field(default_factory=Retention)
 
     def trials(self) -> tuple[Trial, ...]:
         """Every trial: the cells in order, and for each its seeds."""
@@ -89,14 +95,18 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     drafts = excluded(source, expand(source, base, plan), document.get("exclude"))
     baseline = read_baseline(source, document.get("compare"))
     seeds = _seeds(source, document.get("seeds", [0]))
+    cells = _cells(source, drafts, baseline, seeds)
     return Study(
         name=_name(source, document.get("name")),
         question=_question(source, document.get("question")),
-        cells=_cells(source, drafts, baseline, seeds),
+        cells=cells,
         seeds=seeds,
         source=source.path,
         compare=Compare({key: setting.value for key, setting in baseline.items()}),
         overrides=tuple(overrides),
+        resources=read_resources(source, document.get("resources")),
+        early_stop=read_early_stop(source, document.get("early_stop"), cells),
+        retention=read_retention(source, document.get("retention")),
     )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from typing import Any
-
 import torch
 from torch import nn
+
+from salt_lab.train.memory import peak_rss_gb
 
 
 def parameters(model: nn.Module) -> int:
@@ -16,8 +14,8 @@ def parameters(model: nn.Module) -> int:
 
 
 def peak_memory_mb() -> float:
-    """Most memory used so far, MiB: the device's allocations on a GPU, else this process's resident size."""
+    """Most memory used since :func:`salt_lab.train.memory.forget_peak`, MiB: the device's allocations on a GPU, else this process's resident
+    size."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    peak: Any = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak) / (2**20 if sys.platform == "darwin" else 2**10)
+    return 1024 * (peak_rss_gb() or 0.0)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from salt_lab.compose import compose
-from salt_lab.data import prepare
+from salt_lab.data import DatasetPaths, fingerprint, prepare
 from salt_lab.record.recorder import Recorder
 from salt_lab.record.store import Store
 from salt_lab.spec.trial import Trial
-from salt_lab.train import cost, flops, speed
-from salt_lab.train.checkpoints import last_checkpoint
+from salt_lab.train import agree, cost, flops, speed
+from salt_lab.train.best import BestHook
+from salt_lab.train.checkpoints import clear_the_way, resumable
+from salt_lab.train.early_stop import Rungs
 from salt_lab.train.effective import check_effective, effective
-from salt_lab.train.hooks import PlainCheckpointHook, RecordHook, ReseedHook, finite_or_none
+from salt_lab.train.hooks import HeartbeatHook, PlainCheckpointHook, RecordHook, ReseedHook, SharedStatisticsHook, finite_or_none
 from salt_lab.train.libraries import load_libraries
+from salt_lab.train.memory import forget_peak
 from salt_lab.train.precision import check_precision
+from salt_lab.train.retention import prune, rules_of
+from salt_lab.train.rung_hook import RungHook
 from salt_lab.train.runner import build_runner, warnings_into
 from salt_lab.train.start import StartFromHook
+from salt_lab.train.stop import STOP
+from salt_lab.train.together import share_out
 
 
 def train(trial: Trial, store: Store, recorder: Recorder) -> None:
@@ -31,27 +37,53 @@ def train(trial: Trial, store: Store, recorder: Recorder) -> None:
         DataError: the data set cannot be used.
     """
     load_libraries()
+    forget_peak()  # a warm worker has had other trials
     folder = store.trial_dir(recorder.trial_id)
-    config = compose(trial, prepare(trial.data, store.data_dir), folder / "checkpoints", loader_workers=_loader_workers())
+    paths = prepare(trial.data, store.data_dir)
+    config = compose(trial, paths, folder / "checkpoints", loader_workers=_loader_workers(), world_size=agree.how_many())
     check_precision(config, "schedule.amp = true", "train it on a GPU, or with schedule.amp=false")
     config.val_evaluator.out_file = config.test_evaluator.out_file = str(folder / "detections.json.gz")
-    config.dump(folder / "config.py")
-    config.resume = last_checkpoint(folder / "checkpoints") is not None
+    if agree.is_first():
+        config.dump(folder / "config.py")
+    share_out(config)
+    pictures = _use_decoded(config, trial, paths, store)
+    found = agree.agreed(resumable(folder / "checkpoints"))
+    if agree.is_first():
+        clear_the_way(folder / "checkpoints", found)
+    config.resume, config.load_from = found.path is not None, str(found.path) if found.path else None
     if trial.weights:
         config.model.backbone.init_cfg = None  # the detector's file brings the backbone: nothing to read or download for it
-    with warnings_into(folder / "train.log"):
+    rules = rules_of(store, recorder.record().study, recorder.record().launch_id)
+    with warnings_into(folder / ("train.log" if agree.is_first() else "workers.log")):
         runner = build_runner(config, f"{recorder.trial_id}-{recorder.record().attempt}", folder / "train.log")
+        runner.logger.info(pictures)
         hook = RecordHook(recorder, expected_losses(trial))
-        for each in (ReseedHook(trial.seed), PlainCheckpointHook(), hook):
+        rungs = RungHook(Rungs.of(store, recorder))
+        plain = (ReseedHook(trial.seed, agree.rank()), SharedStatisticsHook(), PlainCheckpointHook(), HeartbeatHook(folder / "heartbeat"))
+        for each in (*plain, hook, rungs):
             runner.register_hook(each)
         if trial.weights and not config.resume:
             runner.register_hook(StartFromHook(trial.weights))
+        if rules.checkpoints == "best_and_last":
+            runner.register_hook(BestHook(recorder))
         _note_what_was_built(runner, trial, recorder)
-        runner.train()
-        if trial.schedule.epochs not in recorder.record().evals:
+        with STOP.watching():
+            runner.train()
+        if rungs.stopped:
+            return  # its record says so; its checkpoint stays, to go on from
+        if agree.agreed(trial.schedule.epochs not in recorder.record().evals):
             runner.val()  # stopped between the last epoch and its evaluation
-    _finish(trial, runner, recorder, hook)
-    _prune(folder / "checkpoints")
+    peak = max(agree.gathered(cost.peak_memory_mb()))
+    if agree.is_first():
+        _finish(trial, runner, recorder, hook, peak)
+        prune(folder / "checkpoints", rules)
+
+
+def _use_decoded(config: Any, trial: Trial, paths: DatasetPaths, store: Store) -> str:
+    """After the config was written: the decoded pictures are this machine's affair and change no number."""
+    from salt_lab.train.loading import use_decoded  # mmdet: only after load_libraries
+
+    return use_decoded(config, paths, lambda: fingerprint(trial.data), store.data_dir)
 
 
 def expected_losses(trial: Trial) -> frozenset[str]:
@@ -72,19 +104,19 @@ def _note_what_was_built(runner: Any, trial: Trial, recorder: Recorder) -> None:
     recorder.built(
         effective=found,
         parameters=cost.parameters(runner.model),
-        gflops=flops.gflops(runner.model, shortest, longest),
+        gflops=flops.gflops(runner.model, shortest, longest) if agree.is_first() else None,
         input_size=(shortest, longest),
     )
 
 
-def _finish(trial: Trial, runner: Any, recorder: Recorder, hook: RecordHook) -> None:
+def _finish(trial: Trial, runner: Any, recorder: Recorder, hook: RecordHook, peak: float) -> None:
     kept = recorder.record()
     longest, shortest = trial.schedule.image_size
     recorder.done(
         metrics=finite_or_none(hook.metrics) or kept.evals[trial.schedule.epochs]["metrics"],
         train_seconds=sum(e["seconds"] for e in kept.epochs.values()),
         eval_seconds=hook.eval_seconds,
-        peak_memory_mb=cost.peak_memory_mb(),
+        peak_memory_mb=peak,
         epochs=trial.schedule.epochs,
         inference=speed.inference_cost(runner, shortest, longest),
     )
@@ -92,12 +124,4 @@ def _finish(trial: Trial, runner: Any, recorder: Recorder, hook: RecordHook) -> 
 
 def _loader_workers() -> int:
     """On a GPU images are loaded beside the training; on CPU a second process would only take its core away."""
-    return min(4, os.cpu_count() or 1) if torch.cuda.is_available() else 0
-
-
-def _prune(checkpoints: Path) -> None:
-    """Of a finished trial the last checkpoint stays."""
-    last = last_checkpoint(checkpoints)
-    for path in checkpoints.glob("epoch_*.pth"):
-        if last is not None and path.name != last.name:
-            path.unlink()
+    return min(4, max(1, (os.cpu_count() or 1) // agree.how_many())) if torch.cuda.is_available() else 0

@@ -65,16 +65,20 @@ def _train_here(settings: Any, folder: Path) -> None:
     from salt_lab.train.hooks import PlainCheckpointHook
     from salt_lab.train.libraries import load_libraries
     from salt_lab.train.start import take_load_from
+    from salt_lab.train.stop import STOP
 
     load_libraries()
     settings.work_dir = str(folder)
     join_workers(settings)
-    settings.resume = last_checkpoint(folder) is not None
+    last = last_checkpoint(folder)
+    settings.resume = last is not None
     hooks = [PlainCheckpointHook(), *take_load_from(settings)]
+    settings.load_from = str(last) if last else None  # mmengine would take the one that last_checkpoint names, damaged or not
     runner = Runner.from_cfg(settings)
     for hook in hooks:
         runner.register_hook(hook)
-    runner.train()
+    with STOP.watching():
+        runner.train()
     barrier()  # the worker of rank 0 writes the last checkpoint alone
 
 

@@ -12,6 +12,7 @@ import pytest
 from salt_lab.cli.train import choose_trial, only
 from salt_lab.cli.ui import server_command
 from salt_lab.errors import SpecError
+from salt_lab.record.store import Store
 from salt_lab.spec.study import load_study
 
 
@@ -42,6 +43,8 @@ class TestTrain:
             (["config.py", "--cell", "1"], "for a STUDY"),
             (["config.py"], "does not exist"),
             (["experiments/tiny.yaml", "--cell", "1", "--work-dir", "w"], "--store"),
+            (["experiments/tiny.yaml", "--cell", "1", "--gpus", "2", "--work-dir", "w"], "--store"),
+            (["experiments/tiny.yaml", "--cell", "1", "--gpus", "3"], "schedule.batch = 2 cannot be shared out equally over 3 workers"),
             (["experiments/tiny.yaml", "--cell", "1", "--amp"], "schedule.amp=true"),
             (["experiments/tiny.yaml", "--cell", "1", "--auto-scale-lr"], "schedule.scale_lr=true"),
         ],
@@ -49,6 +52,22 @@ class TestTrain:
     def test_options_of_the_other_kind_are_refused(self, words: list[str], said: str, study: Path, run: Callable) -> None:
         told = run("train", *words)
         assert told.exit_code == 2 and said in told.stderr
+
+    @pytest.mark.usefixtures("fake_training")
+    @pytest.mark.parametrize(
+        ("words", "section", "workers", "gpus"), [(["--gpus", 2], "", 2, 2), ([], "resources: {workers: 2, gpus: 0}", 2, 0)]
+    )
+    def test_a_cell_on_several_workers_is_recorded_as_any_trial(
+        self, words: list, section: str, workers: int, gpus: int, run: Callable, study: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("salt_lab.cli.run.choose_mlflow", lambda store, uri: None)  # making its database takes seconds
+        study.write_text(f"{study.read_text()}\n{section}\n")
+        told = run("train", study, "--cell", "1", "--store", store, *words)
+        assert told.exit_code == 0 and "AP 40.0" in told.output, told.output
+        (name,) = Store(store).trial_ids()
+        record = Store(store).record(name)
+        assert record.state == "done" and record.resources["workers"] == workers and record.resources["gpus"] == gpus
+        assert record.built["effective"]["device"] == (None if gpus else "cpu")
 
     def test_a_config_takes_the_options_of_mmdets_dist_train(self, run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         config, called = tmp_path / "config.py", []
