@@ -31,7 +31,7 @@ PACKAGES: dict[str, tuple[tuple[str, ...], bool, str, str]] = {
     "pandas": (("pandas",), True, "tables", "pip install pandas"),
     "matplotlib": (("matplotlib",), True, "figures", "pip install matplotlib"),
     "cv2": (("opencv-python-headless", "opencv-python"), True, "images", "pip install opencv-python-headless"),
-    "ray": (("ray",), False, "several trials at a time", "pip install 'ray[default,tune,train]'; until then: run --executor serial"),
+    "ray": (("ray",), False, "several trials at a time", "pip install 'ray[default]'; until then: run --executor serial"),
     "mlflow": (
         ("mlflow", "mlflow-skinny"),
         False,

@@ -18,7 +18,7 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: a script can tell a crash of the lab
 EXIT_INTERRUPTED = 130
 #: Module that is missing -> what to do about it.
 REMEDIES = {
-    "ray": "pip install 'ray[default,tune,train]', or run with --executor serial",
+    "ray": "pip install 'ray[default]', or run with --executor serial",
     "mlflow": "pip install mlflow, or run with --no-mlflow and deliver later with salt-lab sync",
     "torch": "pip install torch first, then pip install -e .",
 }

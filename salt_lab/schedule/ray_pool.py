@@ -162,8 +162,10 @@ class RayPool:
         if team.slot is None:
             return self._joined(team, now)
         if not team.well:
+            death = team.asked_to_die or self._death(team, now)
+            if death is None:
+                return None
             begun = team.has_begun()
-            death = team.asked_to_die or self._death(team)
             self._drop(team)
             return Event("died" if begun else "unstarted", team.slot, death=death)
         outcome = team.outcome(now)
@@ -186,8 +188,8 @@ class RayPool:
             )
         return None
 
-    def _death(self, team: Team) -> Death:
-        """What killed it: Ray's word for it where it has one, else the kernel's count of processes killed for memory."""
+    def _death(self, team: Team, now: float) -> Death | None:
+        """What killed it: Ray's word for it where it has one, else the kernel's count of processes killed for memory; None = not known yet."""
         from ray import exceptions
 
         error, text = team.error, str(team.error)
@@ -195,18 +197,24 @@ class RayPool:
             return "oom"
         if getattr(error, "preempted", False):
             return "preempted"
-        self._look(time.monotonic())
-        lost = not self._nodes.issuperset(one.node for one in team.where)
-        if lost or isinstance(error, exceptions.NodeDiedError) or "node has died" in text:
+        if not self._nodes.issuperset(one.node for one in team.where) or isinstance(error, exceptions.NodeDiedError):
             return "node"
-        return "oom" if any(self._oom_kills(one.node) > one.oom_kills for one in team.where) else "killed"
+        if any(one.node == self._here and oom_kills() > one.oom_kills for one in team.where):
+            return "oom"
+        if team.asked is None:
+            team.asked = {self._on(one.node, oom_kills): one.oom_kills for one in team.where if one.node != self._here}
+            team.deadline = now
+        more = [None if (count := self._answer(ref)) is None else count - before for ref, before in team.asked.items()]
+        if None in more:
+            late = team.deadline is not None and now > team.deadline + ASK_SECONDS
+            return "node" if late else None  # Ray itself takes half a minute to call a silent node dead
+        return "oom" if any(more) else "killed"
 
-    def _oom_kills(self, node: str) -> int:
-        if node == self._here:
-            return oom_kills()
+    def _answer(self, ref: Any) -> int | None:
+        """The far node's count; None while there is none, and where the node is gone."""
         with contextlib.suppress(Exception):
-            return int(self.ray.get(self._on(node, oom_kills), timeout=ASK_SECONDS))
-        return 0
+            return int(self.ray.get(ref, timeout=0))
+        return None
 
     def _signal(self, teams: Sequence[Team], number: int) -> None:
         far = []

@@ -44,6 +44,7 @@ class Team:
         deadline: when a team of which one has ended badly is ended as a whole; ``time.monotonic()`` seconds.
         asked_to_die: we killed it, for this reason.
         idle_since: ``time.monotonic()`` seconds.
+        asked: after a death, questions to its nodes: how many processes were killed there for memory, and how many were before.
     """
 
     ray: Any
@@ -58,6 +59,7 @@ class Team:
     deadline: float | None = None
     asked_to_die: Death | None = None
     idle_since: float = 0.0
+    asked: dict[Any, int] | None = None
     _answers: dict[int, Any] = field(default_factory=dict)
     _began: list[Any] = field(default_factory=list)
 

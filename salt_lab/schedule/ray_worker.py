@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import os
 import re
@@ -97,6 +98,8 @@ class TrialWorker:
         for name in (one for fn in wanted if isinstance(fn, str) for one in WARM.get(fn, ())):
             with contextlib.suppress(Exception):  # the trial meets the same error, and its record says so
                 _import_or_call(name)
+        gc.collect()
+        gc.freeze()  # what was imported stays: the collection after each trial need not look at it
 
     def whereabouts(self, node: str, address: str, gpus: Sequence[str]) -> Whereabouts:
         """Where this worker is; the arguments are what Ray knows of it."""

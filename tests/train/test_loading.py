@@ -225,7 +225,7 @@ def test_processes_that_start_together_decode_once(tmp_path):
     assert [process.exitcode for process in together] == [0, 0, 0] and (tmp_path / "log").read_text() == "x"
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_trial_trains_to_the_same_numbers_with_and_without_the_cache(tmp_path, monkeypatch):
     cached, plain = Store(tmp_path / "cached"), Store(tmp_path / "plain")
     ours = run_trial(tiny(), cached, study="s", launch_id="l", threads=1)
