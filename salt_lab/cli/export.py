@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -56,7 +57,8 @@ def _export_records(study: str, folder: Path, overrides: tuple[str, ...], store_
     count = export_records(store, question.name, [item.trial_id for item in planned_trials(question, store)], folder)
     if not count:
         raise StoreError(f"{store.root}: has no record of study '{question.name}'; run it first, or name its folder with --store")
-    click.echo(f"{count} trials of {question.name} in {folder}; their table: salt-lab table {study} --store {folder}")
+    again = shlex.join(["salt-lab", "table", study, *overrides, "--store", str(folder)])
+    click.echo(f"{count} trials of {question.name} in {folder}; their table: {again}")
 
 
 def _export_model(config: Path, checkpoint: Path, output: Path, nms: bool) -> None:

@@ -26,6 +26,8 @@ def test_the_table_of_the_export_is_the_table_of_the_results_folder(tmp_path: Pa
         recorder.done(metrics=METRICS, train_seconds=60, eval_seconds=1, peak_memory_mb=100, epochs=1)
     exported = run("export", str(tmp_path / "s.yaml"), str(tmp_path / "out"), "--store", str(tmp_path / "runs"))
     assert exported.exit_code == 0 and "2 trials" in exported.output
+    overridden = run("export", str(tmp_path / "s.yaml"), str(tmp_path / "one"), "seeds=[0]", "--store", str(tmp_path / "runs"))
+    assert f"s.yaml 'seeds=[0]' --store {tmp_path / 'one'}" in overridden.output, "the command makes the same table"
     tables = [run("table", str(tmp_path / "s.yaml"), "--store", str(tmp_path / name)).output for name in ("runs", "out")]
     assert tables[0] == tables[1] and "41.5" in tables[0]
 
