@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 
@@ -15,6 +13,6 @@ def command() -> None:
     The same text is committed as experiments/study.schema.json; with the YAML language server, begin a study with
     # yaml-language-server: $schema=study.schema.json
     """
-    from salt_lab.spec.schema import study_schema
+    from salt_lab.spec.schema import schema_text
 
-    click.echo(json.dumps(study_schema(), indent=2))
+    click.echo(schema_text(), nl=False)

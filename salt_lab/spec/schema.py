@@ -34,7 +34,7 @@ def study_schema() -> Schema:
 
 def schema_text() -> str:
     """The schema as the text of ``experiments/study.schema.json``."""
-    return json.dumps(study_schema(), indent=1) + "\n"
+    return json.dumps(study_schema(), indent=2) + "\n"
 
 
 def _sections() -> dict[str, Schema]:

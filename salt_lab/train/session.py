@@ -53,9 +53,10 @@ def train(trial: Trial, store: Store, recorder: Recorder) -> None:
     config.resume, config.load_from = found.path is not None, str(found.path) if found.path else None
     if trial.weights:
         config.model.backbone.init_cfg = None  # the detector's file brings the backbone: nothing to read or download for it
-    rules = rules_of(store, recorder.record().study, recorder.record().launch_id)
+    record = recorder.record()
+    rules = rules_of(store, record.study, record.launch_id)
     with warnings_into(folder / ("train.log" if agree.is_first() else "workers.log")):
-        runner = build_runner(config, f"{recorder.trial_id}-{recorder.record().attempt}", folder / "train.log")
+        runner = build_runner(config, f"{recorder.trial_id}-{record.attempt}", folder / "train.log")
         runner.logger.info(pictures)
         hook = RecordHook(recorder, expected_losses(trial))
         rungs = RungHook(Rungs.of(store, recorder))
