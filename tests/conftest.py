@@ -6,6 +6,7 @@ The environment is set when this file is read, before any test imports torch, ra
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 from pathlib import Path
 
@@ -19,6 +20,10 @@ _SET = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # The first embedded Ray of a process turns tokens on for good (and would leave one in the home folder); a cluster started after it in the
+    # same process must agree, so all of them do from the start.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MPLBACKEND": "Agg",
 }
@@ -30,6 +35,7 @@ _UNSET = (
     "SALT_LAB_STORE",
     "RAY_ADDRESS",
     "RAY_JOB_ID",
+    "RAY_AUTH_TOKEN_PATH",
 )
 
 os.environ.update(_SET)

@@ -18,11 +18,10 @@ ray = pytest.importorskip("ray")
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster():
     """A head with one core and one more node with one core. Only what is started here is ended here."""
     from salt_lab.schedule.ray_cluster import import_ray
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     import_ray()
     from ray.cluster_utils import Cluster
 
