@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from salt_lab.evaluate.coco import coco_numbers
+from salt_lab.evaluate.detections import Detections
+from salt_lab.evaluate.ground_truth import GroundTruth, load_truth
 from salt_lab.evaluate.submission import zip_submission
 
 
@@ -42,7 +45,8 @@ class LabCocoMetric(BaseMetric):
         self.format_only = format_only
         self.ann_file = ann_file
         self.out_file = Path(out_file) if out_file else None
-        self._truth: Any = None
+        self._file: Any = None
+        self._truth: GroundTruth | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep one row of arrays per image."""
@@ -54,23 +58,36 @@ class LabCocoMetric(BaseMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Evaluate everything collected over all workers; each image comes once, also where workers were given some twice to fill up."""
         categories = self._categories()
-        detections = [row for image_id, *arrays in results for row in detection_rows(image_id, *arrays, categories=categories)]
         if self.out_file is not None:
-            write_detections(self.out_file, detections)
+            write_detections(self.out_file, [row for image in results for row in detection_rows(*image, categories=categories)])
         if self.format_only and self.out_file is not None:
             zip_submission(self.out_file)
             return {}
-        return dict(coco_numbers(self._truth, detections)._asdict())
+        if self._truth is None:
+            self._truth = load_truth(self._file.dataset, name=self.ann_file)
+        return dict(coco_numbers(self._truth, detection_arrays(results, categories=categories))._asdict())
 
     def _categories(self) -> list[int]:
         """The category id behind each label. mmdet numbers labels in the file's order, and only the classes that the data section names."""
         from pycocotools.coco import COCO
 
-        if self._truth is None:
+        if self._file is None:
             with contextlib.redirect_stdout(io.StringIO()):
-                self._truth = COCO(self.ann_file)
+                self._file = COCO(self.ann_file)
         classes = (self.dataset_meta or {}).get("classes", ())
-        return list(self._truth.getCatIds(catNms=[classes] if isinstance(classes, str) else list(classes)))
+        return list(self._file.getCatIds(catNms=[classes] if isinstance(classes, str) else list(classes)))
+
+
+def detection_arrays(results: Sequence[tuple[int, Any, Any, Any]], *, categories: Sequence[int]) -> Detections:
+    """Many images' (image id, boxes, scores, labels) at once: the numbers of :func:`detection_rows`, image after image, without a dict for each."""
+    if not results:
+        return Detections.from_rows([])
+    images, boxes, scores, labels = zip(*results, strict=True)
+    boxes_N4 = np.concatenate(boxes).astype(np.float64).reshape(-1, 4)
+    boxes_N4[:, 2:] -= boxes_N4[:, :2]
+    image_id_N = np.repeat(np.array([int(image) for image in images], np.int64), [len(each) for each in scores])
+    category_id_N = np.array(categories, np.int64)[np.concatenate(labels).astype(np.int64)]
+    return Detections(image_id_N, category_id_N, boxes_N4, np.concatenate(scores).astype(np.float64))
 
 
 def detection_rows(image_id: int, boxes_N4: Any, scores_N: Any, labels_N: Any, *, categories: Sequence[int]) -> list[dict[str, Any]]:

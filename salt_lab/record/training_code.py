@@ -1,6 +1,7 @@
 """The version of the code that decides a trial's result, blind to comments, docstrings and formatting.
 
-Counted are the rooms that build, feed, train and evaluate a model. What reads, shows or schedules may change without a number changing.
+Counted are the rooms that build, feed, train and evaluate a model; of ``evaluate`` only what the numbers of a trial come from. What reads,
+shows, compares or schedules may change without a number changing.
 
 Guaranteed: the version changes with every name, constant, default, annotation, operator and statement of these rooms, with a file's path,
 and with every byte of a file that is no Python. It does not change with comments, docstrings (any bare constant), ``pass``, blank lines,
@@ -21,6 +22,21 @@ import salt_lab
 
 #: The rooms of the package that decide a trial's result.
 ROOMS = ("ops", "models", "compose", "data", "train", "evaluate")
+#: Rooms of which only these files count: ``salt_lab.evaluate`` also asks what finished runs are worth (bootstrap, seeds, errors by type, ...), which
+#: changes no trial. Listed is what ``metric.py``, the evaluator of training, imports; a test compares.
+ONLY = {
+    "evaluate": (
+        "__init__.py",
+        "accumulate.py",
+        "candidates.py",
+        "coco.py",
+        "detections.py",
+        "ground_truth.py",
+        "matching.py",
+        "metric.py",
+        "submission.py",
+    )
+}
 #: What stands for the version in a record from before it was recorded.
 NOT_RECORDED = "not recorded"
 #: Fields of syntax trees that say how something was written: the use of a name (which follows from its place), u"" before a text.
@@ -29,7 +45,9 @@ _digests: dict[Path, tuple[int, int, str]] = {}
 
 
 def training_code_version(package: Path | None = None) -> str:
-    """12 hex digits of sha256 over the :data:`ROOMS`. The first call takes 0.1 s, later ones in the same process 5 ms where nothing changed.
+    """12 hex digits of sha256 over the :data:`ROOMS`, less what :data:`ONLY` leaves out.
+
+    The first call takes 0.1 s, later ones in the same process 5 ms where nothing changed.
 
     Args:
         package: folder of the package; None = this one.
@@ -109,7 +127,8 @@ def _sources(root: Path) -> Iterator[Path]:
     for room in ROOMS:
         for path in sorted((root / room).rglob("*")):
             hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(root).parts)
-            if not hidden and not path.name.endswith((".pyc", "~")) and path.is_file():
+            counts = room not in ONLY or path.relative_to(root / room).as_posix() in ONLY[room]
+            if counts and not hidden and not path.name.endswith((".pyc", "~")) and path.is_file():
                 yield path
 
 

@@ -3,9 +3,11 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from salt_lab.evaluate.coco import coco_numbers
+from salt_lab.evaluate.ground_truth import load_truth
 
 PRINTED = [0.504581, 0.696973, 0.572982, 0.585626, 0.519400, 0.501398, 0.386813, 0.593680, 0.595353, 0.639811, 0.566421, 0.564291]
 
@@ -29,6 +31,59 @@ def test_cocos_own_example_gives_the_printed_numbers(shared):
     detections = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
     ours = coco_numbers(folder / "instances_val2014_100.json", detections)
     assert [round(v / 100, 6) for v in ours] == PRINTED
+
+
+def test_cocos_own_example_is_pycocotools_to_twelve_digits(shared, pycocotools):
+    folder = shared / "data" / "eval_oracle"
+    content = json.loads((folder / "instances_val2014_100.json").read_text())
+    detections = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    expected = pycocotools(content, detections).stats * 100
+    np.testing.assert_allclose(coco_numbers(content, detections), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_real_annotations_with_jittered_copies_noise_and_duplicates_are_pycocotools_to_twelve_digits(shared, pycocotools, split):
+    """80 classes, 17 crowds; most classes stand in few images, many in none."""
+    content = json.loads((shared / "data" / "coco_mini" / "annotations" / f"{split}.json").read_text())
+    detections = jittered(content, np.random.default_rng(5))
+    expected = pycocotools(content, detections).stats * 100
+    assert 5 < expected[0] < 60, "neither trivial nor hopeless"
+    np.testing.assert_allclose(coco_numbers(content, detections), expected, rtol=0, atol=1e-10)
+
+
+def jittered(content, rng):
+    """Each object found up to three times, more or less well, sometimes as another class; and boxes anywhere."""
+    classes = [row["id"] for row in content["categories"]]
+    rows = []
+    for annotation in content["annotations"]:
+        for _ in range(rng.integers(0, 4)):
+            spread = rng.choice([0.02, 0.1, 0.3])
+            x, y, width, height = annotation["bbox"]
+            left, top = rng.normal(0, spread, 2) * (width, height) + (x, y)
+            box = [left, top, *np.exp(rng.normal(0, spread, 2)) * (width, height)]
+            label = annotation["category_id"] if rng.random() < 0.8 else rng.choice(classes)
+            rows.append(
+                {"image_id": annotation["image_id"], "category_id": int(label), "bbox": box, "score": round(rng.beta(2, 1 + 8 * spread), 3)}
+            )
+    for _ in range(3000):
+        image = content["images"][rng.integers(len(content["images"]))]
+        box = [*rng.random(2) * 300, *np.exp(rng.normal(4, 1, 2))]
+        rows.append({"image_id": image["id"], "category_id": int(rng.choice(classes)), "bbox": box, "score": float(rng.beta(1, 6))})
+    return rows
+
+
+def test_a_loaded_ground_truth_and_one_of_pycocotools_are_taken_too(tmp_path):
+    from pycocotools.coco import COCO
+
+    path = truth(tmp_path, [[10, 10, 20, 20]])
+    detections = [found([10, 10, 20, 25])]
+    expected = coco_numbers(path, detections).AP
+    assert (
+        expected
+        == coco_numbers(load_truth(path), detections).AP
+        == coco_numbers(COCO(str(path)), detections).AP
+        == coco_numbers(str(path), detections).AP
+    )
 
 
 def test_a_perfect_detection_scores_one_hundred(tmp_path):

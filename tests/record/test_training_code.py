@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
+import salt_lab
 from salt_lab.record import provenance as provenance_room
-from salt_lab.record.training_code import ROOMS, _digests, normal_form, training_code_version
+from salt_lab.record.training_code import ONLY, ROOMS, _digests, normal_form, training_code_version
 
 SOURCE = '''"""A module."""
 
@@ -55,6 +58,7 @@ def package(tmp_path):
     for room in (*ROOMS, "cli"):
         (tmp_path / "salt_lab" / room).mkdir(parents=True)
         (tmp_path / "salt_lab" / room / "code.py").write_text(SOURCE)
+    (tmp_path / "salt_lab" / "evaluate" / "metric.py").write_text(SOURCE)
     return tmp_path / "salt_lab"
 
 
@@ -97,6 +101,34 @@ def test_a_room_that_decides_no_result_does_not_count(package):
     assert training_code_version(package) == before
 
 
+def test_a_new_way_to_look_at_finished_runs_does_not_count(package):
+    before = training_code_version(package)
+    (package / "evaluate" / "code.py").write_text("answer = 42\n")
+    (package / "evaluate" / "bootstrap.py").write_text("answer = 42\n")
+    assert training_code_version(package) == before
+    (package / "evaluate" / "metric.py").write_text(SOURCE.replace("= 8", "= 9"))
+    assert training_code_version(package) != before
+
+
+def test_of_evaluation_exactly_what_the_evaluator_of_training_imports_counts():
+    """Written down, and found again by reading the import statements."""
+    folder = Path(salt_lab.__file__).parent / "evaluate"
+    found, ahead = {"__init__"}, ["metric"]
+    while ahead:
+        found.add(name := ahead.pop())
+        imported = imports((folder / f"{name}.py").read_text(encoding="utf-8"))
+        ahead += [module for module in imported if module not in found]
+    assert {f"{name}.py" for name in found} == set(ONLY["evaluate"])
+
+
+def imports(source):
+    """Modules of salt_lab.evaluate that a file names."""
+    together = re.findall(r"^\s*from salt_lab\.evaluate import \(?([\w, \n]+)", source, re.M)
+    return set(re.findall(r"(?:from|import) salt_lab\.evaluate\.(\w+)", source)) | {
+        name for names in together for name in re.findall(r"\w+", names)
+    }
+
+
 @pytest.mark.parametrize("name", ["new.py", "hosts.json", "kernel.cpp", "deeper/new.py"])
 def test_a_new_file_and_a_moved_one_count(package, name):
     before = training_code_version(package)
@@ -126,7 +158,7 @@ def test_a_change_within_one_process_is_seen(package):
 
 def test_every_python_gives_the_same_version(package):
     """Written down with Python 3.11; CI asks 3.10 and 3.12 the same."""
-    assert training_code_version(package) == "95c1eb2bb60f"
+    assert training_code_version(package) == "676975ca6d12"
 
 
 def test_empty_parts_do_not_run_into_each_other():
