@@ -18,6 +18,7 @@ The cores must have nothing else to do: the load is written down beside the resu
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import statistics
@@ -49,6 +50,7 @@ seeds: {seeds}
 #: Training images of a trial: about 2 to 3 s of training and evaluation on one core of 2026.
 IMAGES = 160
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"}
+WAYS = ["ours", "Ray Tune", "shell loop"]
 LAB = [sys.executable, "-W", "ignore", "-m", "salt_lab"]
 
 
@@ -174,12 +176,8 @@ def check_same(stores: dict[str, Store]) -> int:
 def table(rows: dict[str, dict[str, Any]], trials: int, slots: int) -> str:
     """The result in Markdown."""
     head = "| way | wall (s) | training (s) | wall / ideal | overhead (s per trial) | between (s) | to step (s) |\n|---|---|---|---|---|---|---|\n"
-    lines = [_line(way, row) for way, row in rows.items()]
-    return (
-        f"# {trials} short trials on {slots} slots\n\n{head}"
-        + "\n".join(lines)
-        + "\n\nMade by `python benchmarks/sweep.py`; see its first lines."
-    )
+    lines = "\n".join(_line(way, row) for way, row in rows.items())
+    return f"# {trials} short trials on {slots} slots\n\n{head}{lines}\n\nMade by `python benchmarks/sweep.py`; see its first lines."
 
 
 def _line(way: str, row: dict[str, Any]) -> str:
@@ -199,10 +197,7 @@ def judge(rows: dict[str, dict[str, Any]], trials: int, slots: int) -> None:
 def _portable(command: Sequence[str], folder: Path) -> str:
     """The command without this machine's paths."""
     named = {str(folder): "FOLDER", sys.executable: "python", __file__: "benchmarks/sweep.py"}
-    text = shlex.join(command)
-    for path, name in named.items():
-        text = text.replace(path, name)
-    return text
+    return functools.reduce(lambda text, path: text.replace(path, named[path]), named, shlex.join(command))
 
 
 def main() -> None:
@@ -211,6 +206,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--slots", type=int, default=2, help="trials at a time, one core each")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images of a trial: its length")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="only these")
     parser.add_argument("--output", type=Path, help="folder for sweep.json and sweep.md; none = print only")
     parser.add_argument("--tune", nargs=2, metavar=("STUDY", "STORE"), help=argparse.SUPPRESS)
     wanted = parser.parse_args()
@@ -220,23 +216,25 @@ def main() -> None:
     if wanted.output:
         check_machine(wanted.output / "sweep.json")
     with tempfile.TemporaryDirectory(prefix="salt-sweep-") as folder:
-        rows = run(Path(folder), wanted.trials, wanted.slots, wanted.images)
+        rows = run(Path(folder), wanted.ways, wanted.trials, wanted.slots, wanted.images)
     text = table(rows, wanted.trials, wanted.slots)
     print(text)
     if wanted.output:
         order = f"python benchmarks/sweep.py --trials {wanted.trials} --slots {wanted.slots} --images {wanted.images}"
+        order += "" if wanted.ways == WAYS else f" --ways {shlex.join(wanted.ways)}"
         content = {"command": order, "trials": wanted.trials, "slots": wanted.slots, "same_numbers": True, "ways": rows}
         save(wanted.output, "sweep", content, text)
 
 
-def run(folder: Path, trials: int, slots: int, images: int) -> dict[str, dict[str, Any]]:
+def run(folder: Path, ways: Sequence[str], trials: int, slots: int, images: int) -> dict[str, dict[str, Any]]:
     """Measure each way, after a warm-up that brings the libraries' files into memory for all alike."""
     study = folder / "sweep.yaml"
     study.write_text(STUDY.format(images=images, seeds=list(range(trials))))
     warm_up = [*LAB, "run", str(study), "seeds=[0]", "--no-mlflow", "--executor", "serial", "--store", str(folder / "warm-up")]
     timed("the warm-up", warm_up, folder / "log")
     rows: dict[str, dict[str, Any]] = {}
-    for way, command in commands(study, folder, trials, slots).items():
+    for way in ways:
+        command = commands(study, folder, trials, slots)[way]
         load = os.getloadavg()[0]
         seconds = timed(way, command, folder / "log")
         rows[way] = {"command": _portable(command, folder), **measured(Store(folder / way), seconds, slots)}

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ def provenance() -> dict[str, Any]:
         "machine": machine(),
         "python": platform.python_version(),
     }
+
+
+@lru_cache(maxsize=1)
+def loaded_code() -> tuple[dict[str, Any], str]:
+    """:func:`provenance` and :func:`uncommitted_diff` as they were when this process first asked.
+
+    A process trains with the code that it has loaded, however often the files change while it runs, and asks git once for all its trials.
+    """
+    found = provenance()
+    return found, uncommitted_diff() if found["diff_sha256"] else ""
 
 
 def uncommitted_diff() -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from salt_lab.errors import StoreError
 from salt_lab.record.provenance import provenance
 from salt_lab.record.recorder import FolderRecorder
 from salt_lab.record.store import Store, TrialBusy
@@ -30,6 +31,23 @@ class JournalClosing:
         self.store, self.trial, self.trial_id = store, trial, trial_id
         self._study, self._launch_id = study, launch_id
         self._before = len(store.journal(trial_id).read())
+        self._unsaid: Callable[[], None] | None = None
+        self.unsaid_reason = ""
+
+    @property
+    def owes(self) -> bool:
+        """Is there a last word that could not be written (disk full)? :attr:`unsaid_reason` is its reason."""
+        return self._unsaid is not None
+
+    def settle(self) -> bool:
+        """Try again to write the last word that could not be written; True when nothing is owed."""
+        if self._unsaid is not None:
+            try:
+                self._unsaid()
+            except (StoreError, OSError):
+                return False
+            self._unsaid = None
+        return True
 
     @property
     def touched(self) -> bool:
@@ -49,26 +67,33 @@ class JournalClosing:
 
     def failed(self, reason: str, traceback_tail: str = "") -> None:
         """The trial failed for this reason, unless it has :attr:`ended` or another process has it now."""
-        self._close(lambda recorder: recorder.failed(reason, traceback_tail), wait=0.0)
+        self._close(lambda recorder: recorder.failed(reason, traceback_tail), reason, wait=0.0)
 
     def interrupted(self, signal_name: str, wait: float = 0.0) -> None:
         """The trial was stopped by this signal, unless it has :attr:`ended`, or another process still has it after ``wait`` seconds."""
         reason = f"stopped by {signal_name}; run again to go on from the last checkpoint"
-        self._close(lambda recorder: recorder.interrupted(reason), wait)
+        self._close(lambda recorder: recorder.interrupted(reason), reason, wait)
 
     def lost(self, reason: str, wait: float = 2.0) -> None:
         """The attempt's worker was lost and the trial will be started again, unless it has :attr:`ended`, or a process still has it."""
-        self._close(lambda recorder: recorder.interrupted(reason), wait)
+        self._close(lambda recorder: recorder.interrupted(reason), reason, wait)
 
     def given_up(self, reason: str) -> None:
         """The trial is not started again: it failed for this reason, though its latest attempt was but interrupted, unless it ended so
         already or another process has it now."""
-        self._close(lambda recorder: recorder.failed(reason), wait=2.0, ends=("done", "failed", "stopped"))
+        self._close(lambda recorder: recorder.failed(reason), reason, wait=2.0, ends=("done", "failed", "stopped"))
 
-    def _close(self, write: Callable[[FolderRecorder], None], wait: float, ends: tuple[str, ...] = ENDS) -> None:
-        with suppress(TrialBusy), lock_within(wait, self.store, self.trial_id):
-            if not self._ended_by(ends):
-                write(self._opened())
+    def _close(self, write: Callable[[FolderRecorder], None], reason: str, wait: float, ends: tuple[str, ...] = ENDS) -> None:
+        """Write it, or keep in mind what is to be written when there is room again: the first word stands, it is nearest to the cause."""
+
+        def say() -> None:
+            with suppress(TrialBusy), lock_within(wait, self.store, self.trial_id):
+                if not self._ended_by(ends):
+                    write(self._opened())
+
+        if self._unsaid is None:
+            self._unsaid, self.unsaid_reason = say, reason
+        self.settle()
 
     def _opened(self) -> FolderRecorder:
         """Its recorder, after a ``start`` where the trial did not come to write one: a record must say what it is the record of."""
@@ -87,6 +112,11 @@ class JournalClosing:
 
     def _new_events(self) -> list[str]:
         return [line["event"] for line in self.store.journal(self.trial_id).read()[self._before :]]
+
+
+def settled(owing: Iterable[JournalClosing]) -> list[JournalClosing]:
+    """Have each try to write what it could not write; those that still cannot."""
+    return [closing for closing in owing if not closing.settle()]
 
 
 @contextmanager

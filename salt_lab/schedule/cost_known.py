@@ -29,13 +29,12 @@ from salt_lab.schedule.preflight import jobs_of
 from salt_lab.schedule.simulation import Place
 from salt_lab.spec.study import Study
 from salt_lab.spec.trial import EmbeddedData, Trial, trial_id
+from salt_lab.train.weigh import OPTIMIZER_STATES
 
 #: A GPU's record tells what torch allocated; what a process takes is more: blocks kept in reserve, and the CUDA context (GiB) **(ours)**.
 RESERVED, CONTEXT_GB = 1.15, 0.6
 #: Seconds that each trial spends at its end on measuring its inference time (:func:`salt_lab.train.speed.inference_cost`).
 INFERENCE_SECONDS = 1.0
-#: Numbers of the optimiser per weight, which a checkpoint holds beside the weight.
-OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
 
 
 def known_costs(store: Store) -> list[Known]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from salt_lab.errors import SaltLabError, UserError
 from salt_lab.record.store import Store, TrialBusy
-from salt_lab.schedule.closing import JournalClosing
+from salt_lab.schedule.closing import JournalClosing, settled
 from salt_lab.schedule.interrupts import Interrupt, signals_as_interrupt
 from salt_lab.schedule.ticker import Ticker
 from salt_lab.spec.resources import Resources
@@ -41,6 +41,10 @@ class Executor(Protocol):
 
     def check(self) -> None:
         """Refuse what cannot run here before anything starts: UserError that names what there is."""
+
+    @property
+    def at_once(self) -> int:
+        """How many trials run at a time, at most; known after :meth:`check`."""
 
     def close(self) -> None:
         """Give back what :meth:`check` took; called after it when nothing is to be run after all, and after :meth:`run`."""
@@ -74,7 +78,9 @@ def resolve(trial_fn: TrialFn) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def run_job(trial_fn: TrialFn, job: Job, store: Store, *, patience: float = PATIENCE, **where: Any) -> str:
+def run_job(
+    trial_fn: TrialFn, job: Job, store: Store, *, patience: float = PATIENCE, owing: list[JournalClosing] | None = None, **where: Any
+) -> str:
     """Run one trial in this process and see to it that its journal says how it ended.
 
     Args:
@@ -82,10 +88,12 @@ def run_job(trial_fn: TrialFn, job: Job, store: Store, *, patience: float = PATI
         job: Which.
         store: Where its record is kept.
         patience: Seconds to wait for a trial that another process holds.
+        owing: Gets the trial's closing where its last word could not be written (disk full), to be settled when there is room again.
         **where: ``study`` and ``launch_id``; ``threads``, ``device``, ``gpus`` where they are chosen: all for the trial function.
 
     Returns:
-        The record's state afterwards, or "busy" when another process still holds the trial (its journal is left alone then).
+        The record's state afterwards ("failed" where that could not be written), or "busy" when another process still holds the trial (its
+        journal is left alone then).
 
     Raises:
         KeyboardInterrupt: Passed on, once the journal says ``interrupted``.
@@ -101,6 +109,10 @@ def run_job(trial_fn: TrialFn, job: Job, store: Store, *, patience: float = PATI
     except (Exception, SystemExit) as error:  # whatever a trial dies of, the study goes on and the journal says what
         closing.failed(one_line(error), traceback.format_exc()[-TAIL:])
     closing.failed("it ended without saying how")
+    if closing.owes:
+        if owing is not None:
+            owing.append(closing)
+        return "failed"
     return store.record(job.trial_id).state
 
 
@@ -148,6 +160,11 @@ class SerialExecutor:
     def check(self) -> None:
         """Any machine that runs Python will do."""
 
+    @property
+    def at_once(self) -> int:
+        """One after the other."""
+        return 1
+
     def close(self) -> None:
         """Nothing was taken."""
 
@@ -155,15 +172,18 @@ class SerialExecutor:
         """See :meth:`Executor.run`."""
         where: dict[str, Any] = {"study": study_name, "launch_id": launch_id, "threads": self.threads, "workers": self.resources.workers}
         where |= {"device": "cpu" if self.resources.gpus == 0 else None, "gpus": self.resources.gpus or 0}
+        where["owing"] = owing = list[JournalClosing]()
         with signals_as_interrupt() as interrupt, Ticker(on_tick):
             held = [job for job in jobs if self._run(job, store, 0.0, interrupt, where) == "busy"]
             for job in held:  # by another process, which may have ended by now
                 self._run(job, store, self.patience, interrupt, where)
+        settled(owing)
 
     def _run(self, job: Job, store: Store, patience: float, interrupt: Interrupt, where: dict[str, Any]) -> str:
         """Run a trial; again, from its last checkpoint, where one of several workers was lost."""
         for _ in range(1 + MAX_DEATHS):
             state = run_job(self.trial_fn, job, store, patience=patience, **where)
+            where["owing"][:] = settled(where["owing"])  # of trials before, too: this one may have made room
             interrupt.raise_if_asked()
             if state != "interrupted":
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from salt_lab.record.store import Store
@@ -16,6 +16,7 @@ from salt_lab.schedule.executor import Executor, Job
 from salt_lab.schedule.preflight import check_study, draw_data, jobs_of
 from salt_lab.schedule.progress import StudyProgress
 from salt_lab.schedule.reuse import Todo, decide, set_aside
+from salt_lab.schedule.room import check_room
 from salt_lab.schedule.sharing import SharedStudy
 from salt_lab.spec.study import Study
 from salt_lab.train.early_stop import launch_rules, nothing_left
@@ -128,6 +129,8 @@ def run_study(
     try:
         if todo.jobs:
             executor.check()
+            notes = check_room(study, todo.jobs, store, executor.at_once)
+            todo = replace(todo, notes=(*todo.notes, *notes))
             draw_data([job.trial for job in todo.jobs], store)
         return launch.run(jobs, todo)
     finally:

@@ -15,7 +15,7 @@ from salt_lab.schedule.closing import JournalClosing
 from salt_lab.schedule.decisions import Need
 from salt_lab.schedule.executor import MAX_DEATHS, PATIENCE, RUN_TRIAL, Job, TrialFn
 from salt_lab.schedule.interrupts import signals_as_interrupt
-from salt_lab.schedule.ray_cluster import RayConnection
+from salt_lab.schedule.ray_cluster import RayConnection, teams_that_fit
 from salt_lab.schedule.ray_loop import Loop
 from salt_lab.schedule.ray_worker import RUN_RANK, Surroundings
 from salt_lab.schedule.ticker import Ticker
@@ -79,6 +79,12 @@ class RayExecutor:
         except UserError:
             self.close()
             raise
+
+    @property
+    def at_once(self) -> int:
+        """What the cluster holds now, or ``max_concurrent`` where that is less."""
+        room = teams_that_fit(self._connection.nodes, self.resources) if self._connection is not None else 1
+        return min(room, self.max_concurrent or room)
 
     def close(self) -> None:
         """Disconnect from Ray; an embedded one ends with all its workers. :meth:`run` does it by itself."""

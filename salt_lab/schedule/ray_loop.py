@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from salt_lab.errors import SaltLabError
 from salt_lab.record.store import Store
-from salt_lab.schedule.closing import JournalClosing
+from salt_lab.schedule.closing import JournalClosing, settled
 from salt_lab.schedule.decisions import Need, Policy, Verdict
 from salt_lab.schedule.dispatch import Dispatcher
 from salt_lab.schedule.executor import Job
@@ -59,6 +59,7 @@ class Loop:
             while not self.dispatcher.finished:
                 interrupt.raise_if_asked()
                 self.step(time.monotonic())
+            settled(self.closings.values())
         except KeyboardInterrupt:
             interrupt.signal_name = interrupt.signal_name or "SIGINT"
             self._leave(interrupt)
@@ -110,6 +111,8 @@ class Loop:
         elif outcome.state == "failed" and NO_MEMORY.search(outcome.reason) and self.dispatcher.can_try_alone(trial_id):
             self.dispatcher.died(trial_id, "oom", now)  # its own words are in the journal
         else:
+            if outcome.state == "failed":  # its journal says so, unless there was no room for it
+                self.closings[trial_id].failed(outcome.reason or "it ended without saying how")
             self.dispatcher.ended(trial_id, outcome.state, now)
 
     def _close(self, trial_id: str, verdict: Verdict) -> None:
@@ -121,6 +124,7 @@ class Loop:
         if now - self._felt < min(5.0, self.executor.hang_seconds / 4):
             return
         self._felt = now
+        settled(self.closings.values())
         for trial_id in self.dispatcher.running:
             self.pulse.seen(trial_id, self._heartbeat(trial_id), now)
         for trial_id in self.pulse.silent(now):

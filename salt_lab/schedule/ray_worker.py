@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from salt_lab.errors import StoreError
 from salt_lab.record.store import Store
+from salt_lab.schedule.closing import JournalClosing
 from salt_lab.schedule.executor import RUN_TRIAL, Job, TrialFn, resolve, run_job
 from salt_lab.schedule.interrupts import signals_as_interrupt
 from salt_lab.spec.trial import Trial
@@ -110,7 +112,15 @@ class TrialWorker:
 
     def run(self, job: Job, root: Path, where: dict[str, Any]) -> Outcome:
         """Run a trial to its end; its journal says how it ended."""
-        return self._guarded(job, Store(root), lambda store: run_job(self.trial_fn, job, store, patience=0.0, **where))
+        return self._guarded(job, Store(root), lambda store: self._run_job(self.trial_fn, job, store, where))
+
+    def _run_job(self, trial_fn: TrialFn, job: Job, store: Store, where: dict[str, Any]) -> str:
+        """The state; what the journal had no room for is the driver's to write, and so is said aloud."""
+        owing: list[JournalClosing] = []
+        state = run_job(trial_fn, job, store, patience=0.0, owing=owing, **where)
+        if owing:
+            raise StoreError(owing[0].unsaid_reason)
+        return state
 
     def reserve_port(self, address: str) -> int:
         """A port for a trial of several workers, kept open in this process until it is taken over."""
@@ -129,7 +139,7 @@ class TrialWorker:
             part(job.trial, store, rank=rank, **where)
             return store.record(job.trial_id).state
 
-        lead: Callable[[Store], str] = lambda store: run_job(led, job, store, patience=0.0, **where)  # noqa: E731
+        lead: Callable[[Store], str] = lambda store: self._run_job(led, job, store, where)  # noqa: E731
         return self._guarded(job, Store(root), lead if rank == 0 else follow)
 
     def _guarded(self, job: Job, store: Store, run: Callable[[Store], str]) -> Outcome:
@@ -146,6 +156,8 @@ class TrialWorker:
                     state = run(store)
                 except KeyboardInterrupt as stop:
                     state, signal_name = "interrupted", interrupt.signal_name or str(stop) or "SIGTERM"
+                except StoreError as error:
+                    reason = str(error)
                 except Exception as error:  # of another worker than rank 0: the record is not its affair
                     reason = f"{type(error).__name__}: {error}"
                 finally:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StrictInt, ValidationError, field_validator, model_validator
 
 from salt_lab.errors import did_you_mean
+from salt_lab.spec.base import Number, Spec, spec_error
 from salt_lab.spec.explain import explain
 from salt_lab.spec.keys import LEAVES, SHORT
-from salt_lab.spec.parts import Number, Spec, spec_error
 from salt_lab.spec.reading import NOTHING, Source
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from salt_lab.errors import SpecError, did_you_mean
+from salt_lab.spec.base import Number, Spec, spec_error
 from salt_lab.spec.explain import explain
-from salt_lab.spec.parts import Number, Spec, spec_error
 from salt_lab.spec.reading import NOTHING, Source
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from salt_lab.errors import did_you_mean
+from salt_lab.spec.base import Number, Spec
 from salt_lab.spec.explain import explain
-from salt_lab.spec.parts import Number, Spec
 from salt_lab.spec.reading import NOTHING, Source
 
 EXAMPLE = "{checkpoints: last, disk_gb: 200}"

@@ -22,7 +22,8 @@ from salt_lab.spec.trial import SCHEDULES, Trial, unflatten
 
 #: Keys whose values are paths: environment variables are put in, and the path is made absolute.
 PATHS = ("data.train", "data.val", "data.images", "data.val_images", "backbone.init", "weights")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+#: ``${NAME}``, or ``${NAME:-FOLDER}`` with what stands in where it is not set, as a shell writes it.
+_VARIABLE = re.compile(r"\$\{([^}]*?)(?::-([^}]*))?\}")
 
 
 class Setting(NamedTuple):
@@ -138,11 +139,11 @@ def _expanded(source: Source, key: str, setting: Setting) -> Any:
     value = setting.value
     if key not in PATHS or not isinstance(value, str) or not value:
         return value
-    for name in _VARIABLE.findall(value):
-        if not os.environ.get(name):
+    for name, default in _VARIABLE.findall(value):
+        if not (os.environ.get(name) or default):
             message = f"the environment variable {name} is not set: export {name}=..., or override {key}=..."
             raise source.error(setting.origin, value, message)
-    path = _VARIABLE.sub(lambda match: os.environ[match.group(1)], value)
+    path = _VARIABLE.sub(lambda match: os.environ.get(match.group(1)) or match.group(2), value)
     if key in ("backbone.init", "weights") and (path == "host" or "://" in path):
         return path
     return os.path.abspath(os.path.expanduser(path))

@@ -5,15 +5,14 @@ No torch, no ray, no mlflow here: ``salt-lab plan`` reads this file and must sta
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
+from salt_lab.spec.base import Spec, spec_error
+from salt_lab.spec.flat import digest, flatten, unflatten
 from salt_lab.spec.parts import (
     BACKBONES,
     COARSE_WEIGHTS,
@@ -23,17 +22,15 @@ from salt_lab.spec.parts import (
     PLAIN_HOSTS,
     QUALITY,
     SALT_HOSTS,
-    SCHEDULES,
     Backbone,
     CocoData,
     EmbeddedData,
     SaltToggles,
-    Schedule,
-    Spec,
     known_host,
-    spec_error,
     whole_groups,
 )
+from salt_lab.spec.schedule import SCHEDULES, Schedule
+from salt_lab.spec.weights_file import by_content
 
 __all__ = [
     "BACKBONES",
@@ -207,12 +204,6 @@ def without_folders(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "data": data, "backbone": backbone, **weights}
 
 
-def digest(plain: Mapping[str, Any]) -> str:
-    """12 hex digits of the SHA-256 of ``plain`` as sorted JSON."""
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def trial_id(trial: Trial, data_fingerprint: str) -> str:
     """12 hex digits that name the trial wherever its files lie.
 
@@ -220,53 +211,7 @@ def trial_id(trial: Trial, data_fingerprint: str) -> str:
     """
     plain = canonical(trial)
     plain["data"] = data_fingerprint
-    plain["backbone"]["init"] = _by_content(trial.backbone.init)
+    plain["backbone"]["init"] = by_content(trial.backbone.init)
     if trial.weights:
-        plain["weights"] = _by_content(trial.weights)
+        plain["weights"] = by_content(trial.weights)
     return digest(plain)
-
-
-def _by_content(file: str | None) -> str | None:
-    """``sha256:...`` of a file that is there; the name otherwise."""
-    if not file or not os.path.isfile(file):
-        return file
-    state = os.stat(file)
-    return "sha256:" + _file_sha256(os.path.abspath(file), state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _file_sha256(path: str, size: int, mtime_ns: int) -> str:
-    content = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys; lists and empty mappings are values.
-
-    >>> flatten({"host": "atss", "salt": {"points": 9}})
-    {'host': 'atss', 'salt.points': 9}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of :func:`flatten`. Raises ValueError where a key is both a value and a mapping."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, leaf = key.split(".")
-        inner: Any = nested
-        for group in groups:
-            inner = inner.setdefault(group, {}) if isinstance(inner, dict) else None
-        if not isinstance(inner, dict) or leaf in inner:
-            raise ValueError(f"{key} is both a value and a mapping")
-        inner[leaf] = value
-    return nested

@@ -6,11 +6,13 @@ A file of ``torch.save`` is a pickle, and a pickle can call anything when it is 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import pickletools
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +42,23 @@ _TEXT_OPS = frozenset({"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE
 def trusted() -> bool:
     """Has the user given the word, for all checkpoints, through :data:`TRUST_VARIABLE`?"""
     return os.environ.get(TRUST_VARIABLE, "").lower() in ("1", "true", "yes", "on")
+
+
+def by_content(file: str | None) -> str | None:
+    """``sha256:...`` of a file that is there; the name otherwise."""
+    if not file or not os.path.isfile(file):
+        return file
+    state = os.stat(file)
+    return "sha256:" + _sha256(os.path.abspath(file), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def whats_wrong(path: Path, trust: bool = False) -> str | None:

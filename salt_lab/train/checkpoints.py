@@ -63,11 +63,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return resumable(folder).path
 
 
-def epoch_of(checkpoint: Path | None) -> int:
-    """The whole epochs in a checkpoint's name (``epoch_7.pth``, ``epoch_7_step_50.pth``); 0 for none."""
-    return position(checkpoint)[0] if checkpoint else 0
-
-
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a work folder from which one could go on, in no order."""
     return [path for path in folder.glob("epoch_*.pth") if _NAME.fullmatch(path.name)]

@@ -17,13 +17,15 @@ import contextlib
 import copy
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from salt_lab.train.config_text import text_of
 
 #: mmcv's deformable ops: module that calls it, name, position of the weight and of the output among its arguments.
 _DEFORMABLE = (
@@ -36,7 +38,8 @@ def gflops(model: nn.Module, height: int, width: int) -> float | None:
     """GFLOPs (10^9 multiply-adds, see above) of one image through backbone, neck and head.
 
     Args:
-        model: an mmdet detector, on any device, bare or wrapped for several workers; left as it is.
+        model: an mmdet detector, on any device, bare or wrapped for several workers; left as it is, and so are torch's random generators:
+            whether a trial counts or knows the count from an earlier one, it starts from the same weights.
         height, width: of the image as the backbone gets it, pixels.
 
     Returns:
@@ -45,10 +48,31 @@ def gflops(model: nn.Module, height: int, width: int) -> float | None:
     detector: Any = model.module if hasattr(model, "module") else model
     device = next(detector.parameters()).device
     try:
-        return multiply_adds(detector, lambda m: m(torch.zeros(1, 3, height, width, device=device), _samples(height, width))) / 1e9
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return multiply_adds(detector, lambda m: m(torch.zeros(1, 3, height, width, device=device), _samples(height, width))) / 1e9
     except Exception as error:  # any model of mmdet can be a host
         warnings.warn(f"GFLOPs not counted: {type(error).__name__}: {error}", stacklevel=2)
         return None
+
+
+#: What was counted in this process, by config and size.
+_COUNTED: dict[tuple[str, int, int], float] = {}
+
+
+def gflops_once(config: Mapping[str, Any], model: nn.Module, height: int, width: int) -> float | None:
+    """:func:`gflops`, counted once per process for a model's config and an image size: trials of other seeds have the same.
+
+    Args:
+        config: what ``model`` was built from.
+        model, height, width: for :func:`gflops`.
+    """
+    key = (text_of(config), height, width)
+    if key not in _COUNTED:
+        found = gflops(model, height, width)
+        if found is None:
+            return None  # the next trial's log says why, too
+        _COUNTED[key] = found
+    return _COUNTED[key]
 
 
 def multiply_adds(module: nn.Module, call: Callable[[Any], Any]) -> int:

@@ -99,7 +99,7 @@ class ResizeDecoded(Resize):
         results["scale_factor"] = (width / old_width, height / old_height)
 
 
-def use_decoded(config: Any, paths: DatasetPaths, fingerprint: Callable[[], str], root: Path) -> str:
+def use_decoded(config: Any, paths: DatasetPaths, fingerprint: Callable[[], str], root: Path, room: int | None = None) -> str:
     """Make a composed config's loaders read decoded pictures, which are decoded now unless they are there already.
 
     Nothing changes where the decoded data set would be too large, its pipeline resizes by chance, or the disk is full or read-only: a cache
@@ -110,6 +110,7 @@ def use_decoded(config: Any, paths: DatasetPaths, fingerprint: Callable[[], str]
         paths: of its data set.
         fingerprint: gives the data set's fingerprint; only called where the size allows a cache.
         root: folder for data (``Store.data_dir``); the cache is ``root/decoded/<key>``.
+        room: bytes that a cache which is still to be made may take of a study's disk budget; None = no budget.
 
     Returns:
         A sentence for the log: what is used, or why not.
@@ -122,11 +123,16 @@ def use_decoded(config: Any, paths: DatasetPaths, fingerprint: Callable[[], str]
         return "pictures are read from their files: the pipeline does not resize all of them to one size first"
     splits = {"train": (paths.train_json, paths.train_images), "val": (paths.val_json, paths.val_images)}
     pictures = [Picture(split, name, folder / name) for split, (file, folder) in splits.items() for name in image_names(file)]
-    if reason := _too_large(most_bytes(len(pictures), *steps[1]["scale"]), root):
+    size = most_bytes(len(pictures), *steps[1]["scale"])
+    if reason := _too_large(size, root):
         return f"pictures are read from their files: {reason}"
     try:
         made_by = {"steps": steps, "cv2": cv2.__version__, "mmcv": mmcv.__version__, "machine": platform.machine()}
         key = cache_key(fingerprint(), made_by)
+        if room is not None and size > room and not (root / "decoded" / key).exists():
+            return (
+                f"pictures are read from their files: decoded they would take up to {_gib(size)}, and retention.disk_gb leaves {_gib(room)}"
+            )
         decoded = _open_or_make(root / "decoded" / key, key, pictures, steps)
     except (OSError, DataError, StoreError, TrialBusy) as error:
         return f"pictures are read from their files: {error}"
@@ -165,6 +171,10 @@ def _replace(section: Any, cache: str, key: str, split: str) -> None:
     section.pipeline = [dict(step) | put.get(step["type"], {}) for step in section.pipeline]
 
 
+def _gib(size: int) -> str:
+    return f"{size / GIB:.3g} GiB"
+
+
 def _too_large(size: int, root: Path) -> str | None:
     """Why a cache of ``size`` bytes is not to be made; None = it may be."""
     limit, text = DEFAULT_GB, os.environ.get(VARIABLE)
@@ -176,10 +186,10 @@ def _too_large(size: int, root: Path) -> str | None:
         if not 0 <= limit < float("inf"):
             raise UserError(f"{VARIABLE} = '{text}': must be a number of GiB, 0 or more; 0 reads every picture from its file")
     if size > limit * GIB:
-        return f"decoded they would take up to {size / GIB:.3g} GiB, and {VARIABLE} allows {limit:g}"
+        return f"decoded they would take up to {_gib(size)}, and {VARIABLE} allows {limit:g}"
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     if (free := shutil.disk_usage(place).free) < size + LEAST_FREE:
-        return f"decoded they would take up to {size / GIB:.3g} GiB, and {place} has {free / GIB:.3g} GiB free, of which 1 is to stay free"
+        return f"decoded they would take up to {_gib(size)}, and {place} has {_gib(free)} free, of which 1 is to stay free"
     return None
 
 

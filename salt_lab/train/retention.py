@@ -17,6 +17,8 @@ from salt_lab.spec.retention import Retention
 from salt_lab.train.checkpoints import keep_last
 
 GIB = 2**30
+#: States after which a trial's checkpoints are no longer needed to get it done.
+FINISHED = ("done", "stopped")
 
 
 def rules_of(store: Store, study: str | None, launch_id: str | None) -> Retention:
@@ -33,7 +35,10 @@ def best_epoch(evals: dict[int, dict[str, Any]]) -> int | None:
 
 
 def prune(folder: Path, rules: Retention) -> None:
-    """Of a finished trial's ``checkpoints`` folder leave what the rules say."""
+    """Of the ``checkpoints`` folder of a trial that is done, or was stopped early, leave what the rules say.
+
+    A stopped trial that is asked for without early stopping later goes on from its last checkpoint, or from scratch where none is kept.
+    """
     if rules.checkpoints == "none":
         remove_checkpoints(folder)
         return
@@ -62,12 +67,58 @@ class _Use:
     checkpoints: int
     rest: int
     largest: int
+    data: str
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a study takes on the disk now, bytes: checkpoints of trials that run or can go on, by trial, and of finished ones; records,
+    detections and logs, also as a mean over finished trials; the decoded pictures of its data."""
+
+    going: dict[str, int]
+    finished: int
+    rest: int
+    rest_of_one: float
+    decoded: int
+
+
+def taken(store: Store, study: str) -> Taken:
+    """Look at the disk. Counts every trial whose latest attempt was the study's."""
+    uses = _uses(store, study)
+    ended = [use.rest for use in uses if use.finished]
+    return Taken(
+        going={use.trial_id: use.checkpoints for use in uses if not use.finished},
+        finished=sum(use.checkpoints for use in uses if use.finished),
+        rest=sum(use.rest for use in uses),
+        rest_of_one=sum(ended) / len(ended) if ended else 0.0,
+        decoded=decoded_bytes(store, {use.data for use in uses}),
+    )
+
+
+def decoded_bytes(store: Store, fingerprints: Iterable[str]) -> int:
+    """What the decoded pictures of these data sets (by fingerprint) take; all studies of a results folder share them."""
+    folders = (folder for name in fingerprints if name for folder in (store.data_dir / "decoded").glob(f"{name}-*"))
+    return sum(size for _, size in _files(folders))
+
+
+def room_for_pictures(store: Store, study: str | None, rules: Retention) -> int | None:
+    """Bytes of the study's budget that decoded pictures may take: what is left when a trial has two checkpoints. None = no budget."""
+    if rules.disk_gb is None or study is None:
+        return None
+    uses = _uses(store, study)
+    used = sum(use.rest + (0 if use.finished else use.checkpoints) for use in uses) + decoded_bytes(store, {use.data for use in uses})
+    return max(0, int(rules.disk_gb * GIB) - used - 2 * max((use.largest for use in uses), default=0))
 
 
 def make_room(store: Store, study: str, rules: Retention, *, starting: str | None = None) -> None:
     """Bring the trials that ``study`` trains under ``rules.disk_gb``: the oldest finished trials' checkpoints go first.
 
-    Never removed: records, detections, logs; the checkpoints of a trial that runs, can go on, or was trained by another study.
+    Never removed: records, detections, logs; the checkpoints of a trial that runs, can go on, or was trained by another study; decoded
+    pictures, which count all the same.
 
     Args:
         store: the results folder.
@@ -86,10 +137,9 @@ def make_room(store: Store, study: str, rules: Retention, *, starting: str | Non
     growing = {use.trial_id: use.checkpoints for use in uses if use.state == "running"}
     if starting is not None:
         growing.setdefault(starting, next((use.checkpoints for use in uses if use.trial_id == starting), 0))
-    need = sum(use.checkpoints + use.rest for use in uses) + sum(max(0, 2 * largest - has) for has in growing.values())
-    removable = sorted(
-        (use for use in uses if use.state == "done" and use.checkpoints and use.trial_id != starting), key=lambda use: use.ended
-    )
+    need = sum(use.checkpoints + use.rest for use in uses) + decoded_bytes(store, {use.data for use in uses})
+    need += sum(max(0, 2 * largest - has) for has in growing.values())
+    removable = sorted((use for use in uses if use.finished and use.checkpoints and use.trial_id != starting), key=lambda use: use.ended)
     for use in removable:
         if need <= budget:
             break
@@ -100,17 +150,19 @@ def make_room(store: Store, study: str, rules: Retention, *, starting: str | Non
 
 
 def _full(store: Store, study: str, rules: Retention, uses: list[_Use], need: int) -> str:
-    going = [use for use in uses if use.state != "done"]
+    going = [use for use in uses if not use.finished]
     parts = {
         f"checkpoints of {len(going)} trials that run or can go on": sum(use.checkpoints for use in going),
-        f"checkpoints of {len(uses) - len(going)} finished trials": sum(use.checkpoints for use in uses if use.state == "done"),
+        f"checkpoints of {len(uses) - len(going)} finished trials": sum(use.checkpoints for use in uses if use.finished),
         "records, detections and logs": sum(use.rest for use in uses),
+        "decoded pictures": decoded_bytes(store, {use.data for use in uses}),
     }
     taken = ", ".join(f"{name} {size / GIB:.3g} GiB" for name, size in parts.items())
     room = max(0.0, need - sum(parts.values())) / GIB
     return (
         f"{store.root}: retention.disk_gb = {rules.disk_gb:g} of study '{study}' is not enough to start another trial: {taken}, room for "
-        f"checkpoints of running trials {room:.3g} GiB. Raise retention.disk_gb, or set retention.checkpoints to none"
+        f"checkpoints of running trials {room:.3g} GiB. Raise retention.disk_gb, or set retention.checkpoints to none, "
+        f"or delete {store.data_dir / 'decoded'} and set SALT_LAB_DECODED_GB=0"
     )
 
 
@@ -123,7 +175,9 @@ def _uses(store: Store, study: str) -> list[_Use]:
             folder = store.trial_dir(trial_id)
             kept = [size for path, size in _files([folder / "checkpoints"])]
             rest = sum(size for path, size in _files([folder])) - sum(kept)
-            found.append(_Use(trial_id, record.state, record.time or 0.0, sum(kept), rest, max(kept, default=0)))
+            found.append(
+                _Use(trial_id, record.state, record.time or 0.0, sum(kept), rest, max(kept, default=0), record.data_fingerprint or "")
+            )
     return found
 
 

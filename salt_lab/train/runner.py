@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
+from mmengine.utils.dl_utils import collect_env
+
+from salt_lab.train.config_text import ReadableConfig
 
 
 class LabRunner(Runner):
@@ -28,6 +32,19 @@ class LabRunner(Runner):
 
     def dump_config(self) -> None:
         """The trial's folder has its config already."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """What mmengine writes there, without asking compilers for their versions before every trial of a process."""
+        told = {**env_cfg, **self._randomness_cfg, "seed": self.seed, "launcher": self.launcher, "workers": self.world_size}
+        for title, values in (("System environment", surroundings()), ("Runtime environment", told)):
+            self.logger.info("\n    ".join([f"{title}:", *(f"{name}: {value}" for name, value in values.items())]))
+        self.logger.info(f"Config:\n{self.cfg.pretty_text}")
+
+
+@lru_cache(maxsize=1)
+def surroundings() -> dict[str, Any]:
+    """Compilers, libraries and devices of this process; half a second."""
+    return dict(collect_env())
 
 
 @contextlib.contextmanager
@@ -58,4 +75,4 @@ def build_runner(config: Config, name: str, log_file: Path) -> LabRunner:
     config.log_file = str(log_file)
     config.experiment_name = name
     import_modules_from_strings(**config.get("custom_imports", {}))  # mmengine does so only where it reads a config from a file
-    return LabRunner.from_cfg(config)
+    return LabRunner.from_cfg(ReadableConfig.of(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from salt_lab.spec.trial import Trial
 from salt_lab.train import agree, cost, flops, speed
 from salt_lab.train.best import BestHook
 from salt_lab.train.checkpoints import clear_the_way, resumable
+from salt_lab.train.config_text import text_of
 from salt_lab.train.early_stop import Rungs
 from salt_lab.train.effective import check_effective, effective
 from salt_lab.train.hooks import HeartbeatHook, PlainCheckpointHook, RecordHook, ReseedHook, SharedStatisticsHook, finite_or_none
 from salt_lab.train.libraries import load_libraries
 from salt_lab.train.memory import forget_peak
 from salt_lab.train.precision import check_precision
-from salt_lab.train.retention import prune, rules_of
+from salt_lab.train.retention import prune, room_for_pictures, rules_of
 from salt_lab.train.rung_hook import RungHook
 from salt_lab.train.runner import build_runner, warnings_into
 from salt_lab.train.start import StartFromHook
@@ -44,17 +46,17 @@ def train(trial: Trial, store: Store, recorder: Recorder) -> None:
     check_precision(config, "schedule.amp = true", "train it on a GPU, or with schedule.amp=false")
     config.val_evaluator.out_file = config.test_evaluator.out_file = str(folder / "detections.json.gz")
     if agree.is_first():
-        config.dump(folder / "config.py")
+        (folder / "config.py").write_text(text_of(config.to_dict()), encoding="utf-8")
     share_out(config)
-    pictures = _use_decoded(config, trial, paths, store)
+    record = recorder.record()
+    rules = rules_of(store, record.study, record.launch_id)
+    pictures = _use_decoded(config, trial, paths, store, room_for_pictures(store, record.study, rules))
     found = agree.agreed(resumable(folder / "checkpoints"))
     if agree.is_first():
         clear_the_way(folder / "checkpoints", found)
     config.resume, config.load_from = found.path is not None, str(found.path) if found.path else None
     if trial.weights:
         config.model.backbone.init_cfg = None  # the detector's file brings the backbone: nothing to read or download for it
-    record = recorder.record()
-    rules = rules_of(store, record.study, record.launch_id)
     with warnings_into(folder / ("train.log" if agree.is_first() else "workers.log")):
         runner = build_runner(config, f"{recorder.trial_id}-{record.attempt}", folder / "train.log")
         runner.logger.info(pictures)
@@ -70,21 +72,31 @@ def train(trial: Trial, store: Store, recorder: Recorder) -> None:
         _note_what_was_built(runner, trial, recorder)
         with STOP.watching():
             runner.train()
-        if rungs.stopped:
-            return  # its record says so; its checkpoint stays, to go on from
+        if rungs.stopped:  # its record says so
+            if agree.is_first():
+                prune(folder / "checkpoints", rules)
+            return
         if agree.agreed(trial.schedule.epochs not in recorder.record().evals):
             runner.val()  # stopped between the last epoch and its evaluation
     peak = max(agree.gathered(cost.peak_memory_mb()))
+    _probe(runner, folder)
     if agree.is_first():
         _finish(trial, runner, recorder, hook, peak)
         prune(folder / "checkpoints", rules)
 
 
-def _use_decoded(config: Any, trial: Trial, paths: DatasetPaths, store: Store) -> str:
+def _use_decoded(config: Any, trial: Trial, paths: DatasetPaths, store: Store, room: int | None) -> str:
     """After the config was written: the decoded pictures are this machine's affair and change no number."""
     from salt_lab.train.loading import use_decoded  # mmdet: only after load_libraries
 
-    return use_decoded(config, paths, lambda: fingerprint(trial.data), store.data_dir)
+    return use_decoded(config, paths, lambda: fingerprint(trial.data), store.data_dir, room)
+
+
+def _probe(runner: Any, folder: Path) -> None:
+    """After everything was measured: it reads the model, on all workers, and changes nothing."""
+    from salt_lab.train.probe import probe_trial  # mmdet: only after load_libraries
+
+    probe_trial(runner, folder)
 
 
 def expected_losses(trial: Trial) -> frozenset[str]:
@@ -105,7 +117,7 @@ def _note_what_was_built(runner: Any, trial: Trial, recorder: Recorder) -> None:
     recorder.built(
         effective=found,
         parameters=cost.parameters(runner.model),
-        gflops=flops.gflops(runner.model, shortest, longest) if agree.is_first() else None,
+        gflops=flops.gflops_once(runner.cfg.model, runner.model, shortest, longest) if agree.is_first() else None,
         input_size=(shortest, longest),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from salt_lab.data import fingerprint
 from salt_lab.errors import SaltLabError, StoreError, TrialFailed, UserError
-from salt_lab.record.provenance import provenance, uncommitted_diff
+from salt_lab.record.provenance import loaded_code
 from salt_lab.record.recorder import FolderRecorder, Recorder
 from salt_lab.record.store import Record, Store
 from salt_lab.spec.trial import Trial, canonical, trial_id
@@ -110,9 +110,9 @@ def recorded(
         make_room(store, study, rules, starting=name)
         recorder = FolderRecorder(store, name)
         folder = store.trial_dir(name)
-        origin = provenance()
+        origin, diff = loaded_code()
         if origin["diff_sha256"]:
-            (folder / f"uncommitted-{origin['diff_sha256'][:8]}.patch").write_text(uncommitted_diff())  # each attempt keeps its own
+            (folder / f"uncommitted-{origin['diff_sha256'][:8]}.patch").write_text(diff)  # each attempt keeps its own
         taken = resources()
         found = resumable(folder / "checkpoints")
         recorder.start(

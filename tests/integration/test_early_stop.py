@@ -35,7 +35,8 @@ def make_store(folder):
         words = {"study": "s", "launch_id": "before", "data_fingerprint": fingerprint(TRIAL.data), "provenance": {}}
         recorder.start(trial=canonical(TRIAL), **words)
         recorder.eval(2, {"AP": 99.0})
-    for name, rules in (("stops", {"early_stop": RULES}), ("goes-on", {})):
+    nothing_kept = {"early_stop": RULES, "retention": {"checkpoints": "none"}}
+    for name, rules in (("stops", {"early_stop": RULES}), ("stops, keeps nothing", nothing_kept), ("goes-on", {})):
         launch = {"launch_id": name, "time": 0.0, "study": "s", "trials": [{"trial_id": i} for i in (*peers, NAME)], **rules}
         write_json(store.study_dir("s") / "launches" / f"{name}.json", launch)
     return store
@@ -73,12 +74,13 @@ def test_a_training_killed_while_it_was_evaluated_at_a_rung_evaluates_and_decide
 
     monkeypatch.setattr(RecordHook, "before_val_epoch", dies_at_the_rung)
     with pytest.raises(KeyboardInterrupt):
-        run_trial(TRIAL, store, study="s", launch_id="stops", threads=1)
+        run_trial(TRIAL, store, study="s", launch_id="stops, keeps nothing", threads=1)
     monkeypatch.undo()
     assert sorted(store.record(NAME).evals) == [1]
-    record = run_trial(TRIAL, store, study="s", launch_id="stops", threads=1)
+    record = run_trial(TRIAL, store, study="s", launch_id="stops, keeps nothing", threads=1)
     assert (record.state, record.stopped["epoch"]) == ("stopped", 2)
     assert [line["event"] for line in store.journal(NAME).read()][-2:] == ["eval", "stopped"], "it trained on past its rung"
+    assert not list((store.trial_dir(NAME) / "checkpoints").rglob("*.pth")), "retention holds for a trial that was stopped early, too"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import platform
 import shutil
@@ -95,3 +96,15 @@ def test_packages_and_machine_are_named():
     found = room.provenance()
     assert found["packages"]["numpy"] and set(room.PACKAGES) == set(found["packages"])
     assert found["machine"]["cores"] >= 1 and found["machine"]["memory_gb"] > 0.1 and found["machine"]["cpu"]
+
+
+def test_a_process_asks_once_what_code_it_has_loaded_and_stays_with_the_answer_while_files_change(checkout):
+    room.loaded_code.cache_clear()
+    try:
+        (checkout / "salt_lab" / "__init__.py").write_text("A = 2\n")
+        found, diff = room.loaded_code()
+        assert found["git_dirty"] and hashlib.sha256(diff.encode()).hexdigest() == found["diff_sha256"]
+        (checkout / "salt_lab" / "__init__.py").write_text("A = 3\n")
+        assert room.loaded_code() == (found, diff) and room.provenance()["diff_sha256"] != found["diff_sha256"]
+    finally:
+        room.loaded_code.cache_clear()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from salt_lab.errors import SaltLabError
+from salt_lab.record.journal import Journal
 from salt_lab.record.store import Store
 from salt_lab.schedule.closing import JournalClosing
 from salt_lab.schedule.interrupts import Interrupt
@@ -105,3 +109,26 @@ def test_a_cluster_that_lost_all_its_nodes_is_waited_for_and_then_the_launch_say
     pool.room = pool.ready = 0
     with pytest.raises(SaltLabError, match="no node that can hold a trial .* 2 trials are left"):
         run(tmp_path, pool, number=2)
+
+
+def test_a_trial_that_had_no_room_for_its_last_line_gets_it_from_the_driver_with_its_own_reason(tmp_path):
+    (record,), started = run(tmp_path, ScriptedPool(Outcome("failed", reason="record.jsonl: No space left on device")))
+    assert (record.state, record.reason, len(started)) == ("failed", "record.jsonl: No space left on device", 1)
+
+
+def test_where_the_driver_has_no_room_either_it_writes_when_there_is_and_the_other_trials_go_on(tmp_path, monkeypatch):
+    full = [True]
+    write = Journal._write
+
+    def on_this_disk(journal, line):
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(journal, line)
+
+    monkeypatch.setattr(Journal, "_write", on_this_disk)
+    pool = ScriptedPool(Outcome("failed", reason="no room for 'done'"), *[Outcome("done")] * 2)
+    start = pool.start
+    monkeypatch.setattr(pool, "start", lambda *arguments: (start(*arguments), full.__setitem__(0, len(pool.started) < 3)))
+    records, started = run(tmp_path, pool, number=3)
+    assert len(started) == 3
+    assert (records[0].state, records[0].reason) == ("failed", "no room for 'done'")

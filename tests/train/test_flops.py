@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from salt_lab.spec.trial import Trial
 from salt_lab.testing.host_contract import build, small
-from salt_lab.train.flops import gflops, multiply_adds
+from salt_lab.train.flops import gflops, gflops_once, multiply_adds
 from salt_lab.train.libraries import load_libraries
 
 N, C, OUT, H, W = 2, 8, 16, 10, 12
@@ -231,3 +231,33 @@ def test_a_model_wrapped_for_several_workers_counts_as_itself():
 def test_a_model_that_cannot_be_run_on_an_image_alone_has_no_count_but_a_reason():
     with pytest.warns(UserWarning, match="GFLOPs not counted: TypeError"):
         assert gflops(nn.Conv2d(3, 3, 1), 64, 64) is None
+
+
+# --- counted once, and without a trace ---
+
+
+def test_a_config_and_size_are_counted_once_in_a_process(monkeypatch):
+    counted = []
+    monkeypatch.setattr("salt_lab.train.flops._COUNTED", {})
+    monkeypatch.setattr("salt_lab.train.flops.gflops", lambda model, height, width: counted.append((model, height, width)) or float(height))
+    configs = [{"type": "A", "neck": {"channels": channels}} for channels in (32, 64)]
+    found = [gflops_once(config, model, height, 128) for model in ("seed 0", "seed 1") for config in configs for height in (64, 96)]
+    assert found == [64, 96, 64, 96] * 2 and len(counted) == 4
+    assert all(model == "seed 0" for model, *_ in counted)
+
+
+def test_a_model_that_cannot_be_counted_is_tried_again_so_that_each_trials_log_says_why(monkeypatch):
+    monkeypatch.setattr("salt_lab.train.flops._COUNTED", {})
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="GFLOPs not counted"):
+            assert gflops_once({"type": "A"}, nn.Conv2d(3, 3, 3), 64, 64) is None
+
+
+def test_counting_draws_no_random_number_so_training_starts_from_the_same_weights_with_and_without_it():
+    class Draws(nn.Conv2d):
+        def forward(self, pixels, samples=None):
+            return super().forward(pixels + torch.rand(()).item())  # reads a value: it is really run
+
+    model, before = Draws(3, 4, 3), torch.get_rng_state()
+    assert gflops(model, 8, 8) == 6 * 6 * 4 * 9 * 3 / 1e9
+    assert torch.equal(before, torch.get_rng_state())

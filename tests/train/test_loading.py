@@ -237,3 +237,14 @@ def test_a_trial_trains_to_the_same_numbers_with_and_without_the_cache(tmp_path,
     assert "17 decoded pictures, 0.2 MiB, shared by all trials" in logs[0] and "pictures are read from their files" in logs[1]
     config = (cached.trial_dir(ours.trial_id) / "config.py").read_text()
     assert "LoadImageFromFile" in config and "Decoded" not in config, "the config can be used elsewhere"
+
+
+def test_a_study_without_room_for_them_in_its_disk_budget_reads_the_files_unless_they_are_decoded_already(tmp_path):
+    trial = tiny()
+
+    def said(room):
+        config, paths = composed(trial, tmp_path)
+        return use_decoded(config, paths, lambda: fingerprint(trial.data), tmp_path, room)
+
+    assert "and retention.disk_gb leaves 9.54e-05 GiB" in said(102_400) and not (tmp_path / "decoded").exists()
+    assert "shared by all trials" in said(None) and "shared by all trials" in said(0)

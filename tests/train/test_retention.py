@@ -11,7 +11,7 @@ from salt_lab.schedule.executor import RUN_TRIAL, Job, run_job
 from salt_lab.spec.retention import Retention
 from salt_lab.spec.study import load_study
 from salt_lab.spec.trial import Trial, trial_id
-from salt_lab.train.retention import GIB, best_epoch, make_room, prune, rules_of
+from salt_lab.train.retention import GIB, best_epoch, make_room, prune, room_for_pictures, rules_of, taken
 
 MB = 2**20
 
@@ -28,6 +28,8 @@ def trained(store, name, *, study="s", state="done", megabytes=10):
         recorder.eval(1, {"AP": 1.0})
         if state == "done":
             recorder.done(metrics={"AP": 1.0}, train_seconds=1, eval_seconds=1, peak_memory_mb=1, epochs=1)
+        elif state == "stopped":
+            recorder.stopped(1, reason="because", ap=1.0, threshold=2.0, places=1, peers={})
         elif state != "vanished":
             getattr(recorder, state)("because")
     folder = store.trial_dir(name)
@@ -61,6 +63,40 @@ def test_a_trial_that_can_go_on_and_another_studys_keep_theirs(tmp_path):
     with pytest.raises(StoreError, match=r"retention.disk_gb = .* of study 's' is not enough"):
         make_room(store, "s", budget(1))
     assert have_checkpoints(store) == {"failed", "stopped", "vanished", "theirs"}
+
+
+def test_a_trial_that_was_stopped_early_gives_its_checkpoints_up_like_a_finished_one(tmp_path):
+    store = Store(tmp_path)
+    trained(store, "early", state="stopped")
+    trained(store, "done")
+    make_room(store, "s", budget(15))
+    assert have_checkpoints(store) == {"done"}
+    assert store.record("early").state == "stopped"
+
+
+def test_the_decoded_pictures_of_a_studys_data_count_in_its_budget_and_other_datas_do_not(tmp_path):
+    store = Store(tmp_path)
+    for key in ("d-0123456789", "other-0123456789"):
+        (store.data_dir / "decoded" / key).mkdir(parents=True)
+        (store.data_dir / "decoded" / key / "pixels.bin").write_bytes(bytes(10 * MB))
+    for name in ("a", "b"):
+        trained(store, name)
+    assert taken(store, "s").decoded == 10 * MB
+    make_room(store, "s", budget(31))
+    assert have_checkpoints(store) == {"a", "b"}
+    make_room(store, "s", budget(29))
+    assert have_checkpoints(store) == {"b"}
+    with pytest.raises(StoreError, match=r"decoded pictures 0.00977 GiB.*or delete .*decoded and set SALT_LAB_DECODED_GB=0"):
+        make_room(store, "s", budget(9))
+
+
+def test_new_decoded_pictures_may_take_what_a_trial_with_two_checkpoints_leaves_of_the_budget(tmp_path):
+    store = Store(tmp_path)
+    trained(store, "done")
+    trained(store, "can go on", state="interrupted")
+    assert room_for_pictures(store, "s", Retention()) is None
+    assert 68 * MB < room_for_pictures(store, "s", budget(100)) < 70 * MB, "100 less 10 to go on from, and 20"
+    assert room_for_pictures(store, "s", budget(1)) == 0
 
 
 def test_a_running_trials_checkpoints_stay(tmp_path):
