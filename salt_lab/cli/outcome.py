@@ -101,7 +101,7 @@ def _show_next(study: Study, store: Store, trials: list[Planned]) -> None:
         click.echo(
             f"  {again('run', study, store, f'seeds=[{seeds}]')}   # what is done is kept; the spread over seeds tells a gain from luck"
         )
-    click.echo(f"  {again('table', study, store)} --format latex   # also csv")
+    click.echo(f"  {again('table', study, store)} --format latex   # also html, csv")
     others = [str(path) for path in sorted(study.source.parent.glob("*.yaml")) if path != study.source]
     if others:
         click.echo(f"  salt-lab plan {shlex.quote(others[0])}   # other questions: {', '.join(others)}")

@@ -126,16 +126,17 @@ class TestRayExecutor(ExecutorContract):
     @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one slot has the node to itself")
     def test_a_trial_that_ran_out_of_memory_beside_others_is_tried_once_more_alone(self, tmp_path):
         store = Store(tmp_path)
-        once, always, others = make_job(fake_trial.NO_MEMORY_ONCE), make_job(fake_trial.NO_MEMORY), [make_job(seed) for seed in (1, 2, 3)]
+        once, always = make_job(fake_trial.NO_MEMORY_ONCE), make_job(fake_trial.NO_MEMORY)
+        others = [make_job(fake_trial.SLOW, epochs=10), make_job(1), make_job(2)]  # while the first runs the second slot joins
         running_beside = []
 
         def tick():
             if store.record(once.trial_id).attempt == 2 and store.is_running(once.trial_id):
                 running_beside.append(sum(store.is_running(job.trial_id) for job in (always, *others)))
 
-        records = self.run(store, once, always, *others, on_tick=tick)
-        assert [record.state for record in records] == ["done", "failed", "done", "done", "done"]
-        assert [record.attempt for record in records[:2]] == [2, 2]
+        records = self.run(store, others[0], once, always, *others[1:], on_tick=tick)
+        assert [record.state for record in records] == ["done", "done", "failed", "done", "done"]
+        assert [record.attempt for record in records[1:3]] == [2, 2]
         assert not any(running_beside)
 
     def test_a_trial_larger_than_any_node_is_refused_before_it_waits_for_ever(self, tmp_path):
