@@ -12,6 +12,7 @@ from salt_lab.cli.shared import open_store, overrides_argument, read_study, show
 
 if TYPE_CHECKING:
     from salt_lab.cli.trials import Planned
+    from salt_lab.record.store import Store
     from salt_lab.spec.study import Study
 
 
@@ -32,30 +33,48 @@ def command(study: str, overrides: tuple[str, ...], store_root: Path | None, as_
     salt-lab plan experiments/quickstart.yaml schedule.epochs=3 salt.points=16
     salt-lab plan experiments/quickstart.yaml --cost --slots 2
     """
-    from salt_lab.cli.trials import planned_trials
-
     plan = read_study(study, overrides)
     store = open_store(store_root)
-    trials = planned_trials(plan, store)
+    trials, absent = _trials(plan, store, cost)
     if slots is not None and not cost:
         raise click.UsageError("--slots is for --cost")
     if cost:
         from salt_lab.cli.plan_cost import cost_as_dict, show_cost
     if as_json:
-        click.echo(json.dumps(as_dict(plan, trials) | ({"cost": cost_as_dict(plan, trials, store, slots)} if cost else {}), indent=2))
+        more = {**({"cost": cost_as_dict(plan, trials, store, slots)} if cost else {}), **({"data_missing": absent} if absent else {})}
+        click.echo(json.dumps(as_dict(plan, trials) | more, indent=2))
         return
     _show(plan, trials)
+    if absent:
+        click.echo(f"The data are not on this machine, so trials have no ids yet, and what is done is not known. {absent}", err=True)
     if cost:
         show_cost(plan, trials, store, slots)
+
+
+def _trials(plan: Study, store: Store, cost: bool) -> tuple[list[Planned], str]:
+    """The trials, and what is said of the data where none of it is on this machine: a plan can be read there, but not what it costs.
+
+    Raises:
+        DataError: a data set of which a part is here cannot be read.
+    """
+    from salt_lab.cli.trials import data_are_elsewhere, planned_trials, trials_without_data
+    from salt_lab.errors import DataError
+
+    try:
+        return planned_trials(plan, store), ""
+    except DataError as error:
+        if cost or not data_are_elsewhere(plan):
+            raise
+        return trials_without_data(plan), str(error)
 
 
 def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
     """The plan as plain data.
 
     Returns:
-        ``study``, ``question``, ``source``, ``trials`` (list of ``trial_id``, ``state``, ``other_code`` (versions of training code in its
-        record that are not the present one), ``cell``, ``seed``, ``label``, ``baseline``, ``AP``), ``early_stop`` (its
-        rules or None) and ``to_train``, the number of trials that a run would train.
+        ``study``, ``question``, ``source``, ``trials`` (list of ``trial_id`` (None where the data are not here), ``state``, ``other_code``
+        (versions of training code in its record that are not the present one), ``cell``, ``seed``, ``label``, ``baseline``, ``AP``),
+        ``early_stop`` (its rules or None) and ``to_train``, the number of trials that a run would train.
     """
     from salt_lab.cli.trials import unfinished
 
@@ -66,7 +85,7 @@ def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
         "source": str(study.source),
         "trials": [
             {
-                "trial_id": item.trial_id,
+                "trial_id": item.trial_id or None,
                 "state": item.record.state,
                 "other_code": list(item.other_code),
                 "cell": item.cell.name,
@@ -91,7 +110,7 @@ def _show(study: Study, trials: list[Planned]) -> None:
     compared = any(cell.baseline for cell in study.cells)
     numbers = {cell.key: i for i, cell in enumerate(study.cells, 1)}
     rows = [
-        [numbers[item.cell.key], *differing_values(item, keys), item.trial_id, _state(item)]
+        [numbers[item.cell.key], *differing_values(item, keys), item.trial_id or None, _state(item)]
         + ([names.get(item.cell.baseline or "", "(baseline)" if _is_baseline(study, item) else None)] if compared else [])
         for item in trials
     ]

@@ -18,8 +18,8 @@ class Planned(NamedTuple):
     Attributes:
         cell: the cell that the trial is a seed of.
         trial: the trial.
-        trial_id: 12 hex digits.
-        record: what the results folder holds; its state is "new" where there is nothing.
+        trial_id: 12 hex digits; "" where the data are not here.
+        record: what the results folder holds, of epochs and evaluations the latest only; its state is "new" where there is nothing.
         other_code: versions of training code in the record that are not the present one.
     """
 
@@ -35,6 +35,23 @@ class Planned(NamedTuple):
         return f"{self.record.state} (other code)" if self.other_code else self.record.state
 
 
+def data_are_elsewhere(study: Study) -> bool:
+    """Is nothing of the study's COCO data on this machine, neither annotations nor images? One missing file of several is a mistake instead."""
+    from pathlib import Path
+
+    from salt_lab.spec.trial import CocoData
+
+    sets = [cell.trial.data for cell in study.cells if isinstance(cell.trial.data, CocoData)]
+    return bool(sets) and not any(Path(path).exists() for data in sets for path in (data.train, data.val, data.images))
+
+
+def trials_without_data(study: Study) -> list[Planned]:
+    """All trials of ``study`` where its data are not on this machine: without ids, which stand for the data's content, so without records."""
+    from salt_lab.record.store import Record
+
+    return [Planned(cell, trial, "", Record("")) for cell in study.cells for trial in cell.trials()]
+
+
 def planned_trials(study: Study, store: Store) -> list[Planned]:
     """All trials of ``study``, cell by cell and seed by seed. Reads files, writes and starts nothing.
 
@@ -42,6 +59,7 @@ def planned_trials(study: Study, store: Store) -> list[Planned]:
         DataError: a data set of the study cannot be read.
         WeightsError: a weights file of the study cannot be read.
     """
+    from salt_lab.record.folded import brief_records
     from salt_lab.record.training_code import training_code_version
     from salt_lab.schedule.preflight import check_all_weights, jobs_of
     from salt_lab.schedule.reuse import other_code
@@ -49,7 +67,7 @@ def planned_trials(study: Study, store: Store) -> list[Planned]:
     check_all_weights(cell.trial for cell in study.cells)
     cells = [cell for cell in study.cells for _ in cell.seeds]
     jobs = jobs_of(study.trials())
-    records, present = [store.record(job.trial_id) for job in jobs], training_code_version()
+    records, present = list(brief_records(store, [job.trial_id for job in jobs])), training_code_version()
     return [
         Planned(cell, job.trial, job.trial_id, record, other_code(record, present))
         for cell, job, record in zip(cells, jobs, records, strict=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from salt_lab.errors import StoreError
 from salt_lab.record import rows
-from salt_lab.record.delivered import Delivered, digest
+from salt_lab.record.delivered import ORIGIN, Delivered, digest
 from salt_lab.record.fold import Record, fold
+from salt_lab.record.journal import read_json
 from salt_lab.record.store import Store
 from salt_lab.record.tracking import brief, public
 
@@ -158,7 +159,13 @@ class Deliverer:
     def _tags(self, study: str, record: Record) -> dict[str, str]:
         launch = self._launch_of(study, record)
         parent = {"mlflow.parentRunId": self._parent(study, launch["launch_id"]).run_id} if launch else {}
-        return {**rows.tags(record, study), **parent}
+        return {**rows.tags(record, study), **parent, **self._origin(study, record)}
+
+    def _origin(self, study: str, record: Record) -> dict[str, str]:
+        """The run id that an imported record had where it came from: MLflow chooses its run ids itself."""
+        folder = self.store.earlier(record.trial_id).get(record.number, self.store).trial_dir(record.trial_id)
+        origin = (read_json(folder / ORIGIN) or {}).get(study)
+        return {"salt_lab.original_run_id": origin} if origin else {}
 
     def _name(self, study: str, record: Record) -> str:
         launch = self._launch_of(study, record) or {"trials": []}

@@ -10,6 +10,9 @@ from typing import Any
 from salt_lab.record.journal import read_json, write_json
 from salt_lab.record.tracking import public
 
+#: ``origin.json`` beside an imported journal: study -> MLflow run id that the record had where it came from.
+ORIGIN = "origin.json"
+
 
 class Delivered:
     """Per study: the MLflow store, the run, how much of the journal it has seen and in which state, and the artifacts' digests."""

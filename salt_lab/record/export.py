@@ -1,7 +1,7 @@
 """Records to take along: a study's journals and launches without the folders of the machine that made them.
 
 What comes out is a results folder by itself (without weights, detections and logs): ``salt-lab table STUDY --store FOLDER`` makes the same
-table from it anywhere, and ``salt-lab sync FOLDER`` delivers it to MLflow.
+table from it anywhere, and ``salt-lab sync FOLDER`` delivers it to MLflow. :mod:`salt_lab.record.archive` adds Parquet, files and a manifest.
 """
 
 from __future__ import annotations
@@ -36,11 +36,18 @@ def portable(value: Any) -> Any:
     return _PATH.sub(lambda found: found[1] or found[2], value) if isinstance(value, str) else value
 
 
-def export_records(store: Store, study_name: str, trial_ids: Sequence[str], target: Path) -> int:
+def export_records(store: Store, study_name: str, trial_ids: Sequence[str], target: Path, *, as_is: bool = False) -> int:
     """Write the records of ``trial_ids`` and the study's launches into the results folder ``target``.
 
     A record that is there already may have grown since (it is replaced by the longer one), or have been set aside (it goes to ``earlier``, as
     in the results folder); it is never replaced by another. Records that were set aside are written too.
+
+    Args:
+        store: the results folder.
+        study_name: the study whose launches are written.
+        trial_ids: the trials; those without a record are passed over.
+        target: the folder to write into.
+        as_is: keep absolute paths as they were recorded.
 
     Returns:
         Number of trials written or already there.
@@ -48,24 +55,30 @@ def export_records(store: Store, study_name: str, trial_ids: Sequence[str], targ
     Raises:
         StoreError: ``target`` holds another record of the same trial, or cannot be written.
     """
-    there = Store(target)
-    journals = {trial_id: store.journal(trial_id).read() for trial_id in trial_ids}
-    written = {trial_id: lines for trial_id, lines in journals.items() if lines}
+    there, text_of = Store(target), _as_recorded if as_is else _portable_lines
+    written = 0
     try:
-        for trial_id, lines in written.items():
-            earlier = {number: _portable_lines(past.journal(trial_id).read()) for number, past in store.earlier(trial_id).items()}
+        for trial_id in trial_ids:
+            if not (lines := store.journal(trial_id).read()):
+                continue
+            written += 1
+            earlier = {number: text_of(past.journal(trial_id).read()) for number, past in store.earlier(trial_id).items()}
             _make_room(there, trial_id, earlier)
             for number, past_lines in earlier.items():
                 _write(there.trial_dir(trial_id) / EARLIER / str(number) / "record.jsonl", past_lines)
-            _write(there.trial_dir(trial_id) / "record.jsonl", _portable_lines(lines))
+            _write(there.trial_dir(trial_id) / "record.jsonl", text_of(lines))
         for launch in store.launches(study_name):
             path = there.study_dir(study_name) / "launches" / f"{launch['launch_id']}.json"
-            _write(path, json.dumps(portable(launch), indent=1).splitlines())
+            _write(path, json.dumps(launch if as_is else portable(launch), indent=1).splitlines())
             if (ended := store.launch_ended(study_name, launch["launch_id"])) is not None:
                 _write(path.with_suffix(".end"), json.dumps({"time": ended}, indent=1).splitlines())
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
-    return len(written)
+    return written
+
+
+def _as_recorded(lines: Sequence[dict[str, Any]]) -> list[str]:
+    return [json.dumps(line) for line in lines]
 
 
 def _portable_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
@@ -75,7 +88,7 @@ def _portable_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
 def _make_room(there: Store, trial_id: str, earlier: dict[int, list[str]]) -> None:
     """Set the record in ``there`` aside where it is one of the ``earlier`` ones (or the beginning of one) by now."""
     number = there.record(trial_id).number
-    old = _portable_lines(there.journal(trial_id).read())
+    old = _as_recorded(there.journal(trial_id).read())
     if old and number in earlier and old == earlier[number][: len(old)]:
         there.set_aside(trial_id, number)
         (there.trial_dir(trial_id) / "lock").unlink(missing_ok=True)  # nobody runs trials in an exported folder

@@ -42,13 +42,28 @@ class Journal:
         if written < size:
             raise StoreError(f"{self.path}: only {written} of {size} bytes of '{event}' fitted: the disk is full. {_REMEDY}")
 
+    def extend(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add events that were recorded elsewhere, as they are, in one write. What fits before a crash or a full disk is a beginning of them.
+
+        Raises:
+            StoreError: as :meth:`append`.
+        """
+        text = b"".join(json.dumps(plain(line), allow_nan=False).encode() + b"\n" for line in lines)
+        try:
+            written, size = self._write(text)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror}. Free space or make the folder writable") from error
+        if written < size:
+            raise StoreError(f"{self.path}: only {written} of {size} bytes fitted: the disk is full. Free space, then do the same again")
+
     def read(self) -> list[dict[str, Any]]:
         """All complete events, oldest first; an absent journal has none. Half lines of killed processes are passed over."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        return [event for event in map(_parsed, text.split(b"\n")) if event is not None]
+        lines = text.split(b"\n")
+        return _all_parsed(lines) or [event for event in map(_parsed, lines) if event is not None]
 
     def size(self) -> int:
         """Bytes on disk, 0 where there is no journal. It only grows, so it tells cheaply whether anything happened."""
@@ -132,6 +147,18 @@ def sync_folders(path: Path) -> None:
 def last_of(lines: Iterable[Mapping[str, Any]], event: str) -> dict[str, Any]:
     """The latest line of this event, or an empty dict."""
     return next((dict(line) for line in reversed(list(lines)) if line["event"] == event), {})
+
+
+def _all_parsed(lines: list[bytes]) -> list[dict[str, Any]]:
+    """All lines in one go, which is faster; empty where any of them is not an event."""
+    whole = [line for line in lines if line.strip()]
+    if not all(line.startswith(b'{"event": ') and line.endswith(b"}") for line in whole):
+        return []
+    try:
+        events: list[dict[str, Any]] = json.loads(b"[" + b",".join(whole) + b"]")
+    except ValueError:
+        return []
+    return events if len(events) == len(whole) and all("time" in event for event in events) else []
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from salt_lab.errors import SaltLabError, StoreError
+from salt_lab.errors import StoreError
 from salt_lab.record import rows
 from salt_lab.record.deliver import UNFILED, Deliverer
 from salt_lab.record.lock import exclusive
+from salt_lab.record.mlflow_read import StoredRun
 from salt_lab.record.store import Store
-from salt_lab.record.tracking import brief, check_server, public, sqlite_path, tracking_uri
+from salt_lab.record.tracking import check_server, public, sqlite_path, tracking_uri, worded
 
 __all__ = ["MlflowRuns", "MlflowStore", "Run", "SyncReport", "check_server", "sync", "tracking_uri"]
 
@@ -68,8 +69,14 @@ class SyncReport(NamedTuple):
         return found + sent + "".join(f"\nnot delivered: {name}: {reason}" for name, reason in self.failures.items())
 
 
-def sync(store: Store, uri: str | None = None) -> SyncReport:
+def sync(store: Store, uri: str | None = None, *, study: str | None = None, trial_ids: Sequence[str] = ()) -> SyncReport:
     """Deliver every study, launch and trial of a results folder. Doing it twice changes nothing.
+
+    Args:
+        store: the results folder.
+        uri: MLflow's tracking URI; default :func:`tracking_uri`.
+        study: deliver this study's launches only, and ``trial_ids`` into its experiment.
+        trial_ids: see ``study``.
 
     Raises:
         StoreError: MLflow cannot be reached or opened. What fails later is in the report.
@@ -78,24 +85,25 @@ def sync(store: Store, uri: str | None = None) -> SyncReport:
     check_server(uri)
     mlflow = MlflowStore(store, uri)
     failures: dict[str, str] = {}
-    studies, launches, claimed = store.study_names(), 0, set()
-    for study in studies:
-        for launch in store.launches(study):
+    studies, launches, claimed = [study] if study else store.study_names(), 0, set()
+    for name in studies:
+        for launch in store.launches(name):
             launches += 1
-            claimed |= {(study, trial["trial_id"]) for trial in launch["trials"]}
+            claimed |= {(name, trial["trial_id"]) for trial in launch["trials"]}
             try:
-                mlflow.open_launch(study, launch["launch_id"])
+                mlflow.open_launch(name, launch["launch_id"])
                 complete = mlflow.close_launch()
             except StoreError as error:
                 complete, mlflow.last_error = False, str(error)
             if not complete:
-                failures[f"{study} {launch['launch_id']}"] = mlflow.last_error or "unknown"
-    for trial_id in store.trial_ids():
-        study = store.record(trial_id).study or UNFILED
-        if (study, trial_id) not in claimed and not mlflow.deliver(trial_id, study):
+                failures[f"{name} {launch['launch_id']}"] = mlflow.last_error or "unknown"
+    trial_ids = trial_ids if study else store.trial_ids()
+    for trial_id in trial_ids:
+        where = study or store.record(trial_id).study or UNFILED
+        if (where, trial_id) not in claimed and not mlflow.deliver(trial_id, where):
             failures[trial_id] = mlflow.last_error or "unknown"
     counts = (len(mlflow.sent), mlflow.runs.points_sent, mlflow.artifacts_sent)
-    return SyncReport(len(studies), launches, len(store.trial_ids()), *counts, failures)
+    return SyncReport(len(studies), launches, len(trial_ids), *counts, failures)
 
 
 @dataclass
@@ -123,17 +131,9 @@ class MlflowRuns:
         with self.errors(), self._one_at_a_time():
             self._client = _open_client(uri)
 
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> contextlib.AbstractContextManager[None]:
         """Whatever MLflow raises in the block becomes a StoreError that names the URI."""
-        try:
-            yield
-        except SaltLabError:
-            raise
-        except Exception as error:
-            text = brief(error, self.uri)
-            hint = f". Its tables are of another version: mlflow db upgrade '{public(self.uri)}'" if "db upgrade" in text else ""
-            raise StoreError(f"MLflow at '{public(self.uri)}': {text}{hint}") from error
+        return worded(self.uri)
 
     def search(self, study: str, **tags: str) -> list[Run]:
         """The study's runs with these tags (names without the ``salt_lab.`` before them), oldest first."""
@@ -232,6 +232,21 @@ class MlflowRuns:
                 yield
             finally:
                 self._inside = False
+
+
+def stored_runs(uri: str, study: str) -> list[StoredRun] | None:
+    """Every run of the study's experiment through MLflow's own client, oldest first; None where there is no such experiment."""
+    with worded(uri):
+        client = _open_client(uri)
+        experiment = client.get_experiment_by_name(study)
+        found: list[Any] = []
+        token = None
+        while experiment is not None:
+            page = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
+            found += [StoredRun.of(run) for run in page]
+            if not (token := page.token):
+                return found
+        return None
 
 
 def _open_client(uri: str) -> Any:

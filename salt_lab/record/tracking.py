@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
-from salt_lab.errors import StoreError
+from salt_lab.errors import SaltLabError, StoreError
 from salt_lab.record.store import Store
 
 SERVER_SECONDS = 3.0
@@ -53,6 +55,19 @@ def brief(error: Exception, uri: str) -> str:
     user = urllib.parse.urlsplit(uri).netloc.rpartition("@")[0]
     text = " ".join(str(error).split()) or type(error).__name__
     return (text.replace(f"{user}@", "") if user else text)[:300]
+
+
+@contextlib.contextmanager
+def worded(uri: str) -> Iterator[None]:
+    """Whatever MLflow raises in the block becomes a StoreError that names the URI."""
+    try:
+        yield
+    except SaltLabError:
+        raise
+    except Exception as error:
+        text = brief(error, uri)
+        hint = f". Its tables are of another version: mlflow db upgrade '{public(uri)}'" if "db upgrade" in text else ""
+        raise StoreError(f"MLflow at '{public(uri)}': {text}{hint}") from error
 
 
 def sqlite_path(uri: str) -> Path:

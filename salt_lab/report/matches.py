@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 #: A record's numbers and those of its files may differ by rounding alone, AP points.
 TOLERANCE = 1e-6
+DETECTIONS = "detections.json.gz"
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error)
 
 
@@ -81,7 +82,8 @@ def matches_of(results: StudyResults, store: Store, only: Collection[str] | None
     found, reader = Found(), _Reader(store)
     trials = [trial for cell in results.study.cells for trial in cell.trials()]
     ids, states = list(results.frame["trial_id"]), list(results.frame["state"])
-    records = brief_records(store, ids, results.study.name)
+    here = [one if one and (store.trial_dir(one) / DETECTIONS).exists() else "" for one in ids]  # without them its record is not needed
+    records = brief_records(store, here, results.study.name)
     for trial_id, state, trial, record in zip(ids, states, trials, records, strict=True):
         if not trial_id or trial_id in found or (only is not None and trial_id not in only):
             continue
@@ -89,7 +91,7 @@ def matches_of(results: StudyResults, store: Store, only: Collection[str] | None
             found[trial_id] = f"the trial is not finished ({state})"
             continue
         try:
-            found[trial_id], found.truths[trial_id] = reader.matches(record, trial)
+            found[trial_id], found.truths[trial_id] = reader.matches(record if record.trial_id else Record(trial_id), trial)
         except SaltLabError as reason:
             found[trial_id] = str(reason)
     return found
@@ -118,7 +120,7 @@ class _Reader:
         Raises:
             SaltLabError: why there are none.
         """
-        path = self._store.trial_dir(record.trial_id) / "detections.json.gz"
+        path = self._store.trial_dir(record.trial_id) / DETECTIONS
         try:
             packed = path.read_bytes()
         except OSError:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from salt_lab.report.intervals import intervals_text
 
 if TYPE_CHECKING:
     from salt_lab.report.evidence import Evidence
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 NO_DELTA, UNFINISHED, UNDEFINED = "–", "…", "n/a"
 #: Behind a number of those seeds only that early stopping let through.
 SELECTED = "†"
+#: A hyphen that is a minus: in front of a digit, at the start or behind a bracket, a blank or a comma.
+MINUS = re.compile(r"(?:^|(?<=[\[ ,(]))-(?=\d)")
 
 
 def header(key: str) -> str:
@@ -70,14 +75,24 @@ def metric_text(row: Row, name: str) -> str:
 
 
 def delta_text(row: Row) -> str:
-    """``+2.3``, ``-1.0 ± 0.5``; ``–`` for a baseline; ``…`` while no seed is finished in both arms; ``(n)`` when fewer seeds pair than
-    the row has; a dagger where early stopping took seeds out of either arm."""
+    """``+2.3``, ``-1.0 ± 0.5``, ``+2.3 [+1.8, +2.8]*`` with an interval; ``–`` for a baseline; ``…`` while no seed is finished in both arms;
+    ``(n)`` when fewer seeds pair than the row has; a dagger where early stopping took seeds out of either arm."""
     if row.delta is None:
         return NO_DELTA
     if row.delta.n == 0:
-        return UNFINISHED
+        return (
+            UNFINISHED if row.unpaired is None else signed(row.unpaired.delta) + _sureness(row) + (SELECTED if row.delta_selected else "")
+        )
     count = f" ({row.delta.n})" if row.delta.n < row.done else ""
-    return signed(row.delta.mean) + _plus_minus(row.delta) + (SELECTED if row.delta_selected else "") + count
+    return signed(row.delta.mean) + _sureness(row) + (SELECTED if row.delta_selected else "") + count
+
+
+def _sureness(row: Row) -> str:
+    """The interval and its mark where there is one, else the spread over seeds."""
+    found = row.comparison
+    if found is None or found.method == "none" or row.delta is None:
+        return _plus_minus(row.delta) if row.delta else ""
+    return f" [{signed(found.low)}, {signed(found.high)}]{found.mark}"
 
 
 def cost_texts(row: Row) -> tuple[str, str, str, str]:
@@ -104,14 +119,23 @@ COST_MEANING = (
 
 
 def caption(table: Table) -> str:
-    """One sentence each: study, data, seeds, code, date, and what the numbers mean."""
+    """One sentence each: study, data, seeds, code, date, what the numbers and the intervals mean, what is bold."""
     facts = table.evidence
     when = f"{facts.last_record:%Y-%m-%d %H:%M} UTC" if facts.last_record else "none yet"
     question = f" {table.question.strip()}" if table.question else ""
     return (
         f"Study {table.study}.{question} Data: {', '.join(facts.data) or 'no record yet'}. Seeds: {', '.join(map(str, table.seeds))}. "
-        f"Code: {_code(facts)}.{_other_code(facts)} Last record: {when}. {_meaning(table)}{stopped_text(table)}"
+        f"Code: {_code(facts)}.{_other_code(facts)} Last record: {when}. {_meaning(table)}{_bold(table)}{stopped_text(table)}"
     )
+
+
+def _bold(table: Table) -> str:
+    return " Bold: best of the rows whose seeds are all done." if table.best("AP") else ""
+
+
+def runs_list(table: Table) -> list[str]:
+    """``cell: seed 0 RUN, seed 1 RUN`` for every row that has a finished trial."""
+    return [f"{row.name}: {', '.join(row.runs)}" for row in table.rows if row.runs]
 
 
 def stopped_text(table: Table) -> str:
@@ -135,7 +159,7 @@ def _code(facts: Evidence) -> str:
 
 
 def _meaning(table: Table) -> str:
-    delta = " Delta: AP points against the row's baseline, paired by seed." if table.compared else ""
+    delta = f" Delta: AP points against the row's baseline, paired by seed.{intervals_text(table.intervals)}" if table.compared else ""
     if len(table.seeds) == 1:
         return f"AP in percent at the last epoch; one seed, so the spread over seeds is unknown.{delta}"
     cost = " Minutes are the seeds' mean, memory their largest."

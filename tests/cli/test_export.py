@@ -28,6 +28,8 @@ def test_the_table_of_the_export_is_the_table_of_the_results_folder(tmp_path: Pa
     assert exported.exit_code == 0 and "2 trials" in exported.output
     overridden = run("export", str(tmp_path / "s.yaml"), str(tmp_path / "one"), "seeds=[0]", "--store", str(tmp_path / "runs"))
     assert f"s.yaml 'seeds=[0]' --store {tmp_path / 'one'}" in overridden.output, "the command makes the same table"
+    named = run("export", str(tmp_path / "s.yaml"), "seeds=[0]", "-o", str(tmp_path / "named"), "--store", str(tmp_path / "runs"))
+    assert f"s.yaml 'seeds=[0]' --store {tmp_path / 'named'}" in named.output, "-o FOLDER says the same"
     tables = [run("table", str(tmp_path / "s.yaml"), "--store", str(tmp_path / name)).output for name in ("runs", "out")]
     assert tables[0] == tables[1] and "41.5" in tables[0]
 
@@ -82,8 +84,11 @@ class TestModels:
         config.touch()
         study.write_text(STUDY)
         for words, reason in (
-            ((study, tmp_path / "out", "-o", "m.onnx"), "-o and --nms are for a CONFIG"),
-            ((study, tmp_path / "out", "--nms"), "-o and --nms are for a CONFIG"),
+            ((study, tmp_path / "out", "-o", "m.onnx"), "two folders for"),
+            ((study,), "FOLDER is missing"),
+            ((study, tmp_path / "out", "--nms"), "--nms is for a CONFIG"),
+            ((config, config, "--detections", "-o", "m.onnx"), "--detections and --as-is are for a STUDY"),
+            ((config,), "CHECKPOINT is missing"),
             ((config, config, "seed=1", "-o", "m.onnx"), "KEY=VALUE and --store are for a STUDY"),
             ((config, config), "-o FILE is missing"),
             ((config, tmp_path / "no.pth", "-o", "m.onnx"), "no.pth"),

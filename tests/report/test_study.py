@@ -19,8 +19,9 @@ NOTEBOOK = Path(__file__).parents[2] / "analysis" / "study.ipynb"
 def test_the_report_lies_beside_the_studys_launches_and_is_the_same_twice(full):
     files = write_report(full.study, full.store)
     folder = full.store.study_dir("two_hosts")
-    assert [path.relative_to(folder).as_posix() for path in files[:3]] == ["table.md", "table.csv", "table.tex"]
-    assert {path.parent for path in files[3:]} == {folder / "figures"}
+    tables = ["table.md", "table.csv", "table.tex", "table.html", "table.runs.csv"]
+    assert [path.relative_to(folder).as_posix() for path in files[:5]] == tables
+    assert {path.parent for path in files[5:]} == {folder / "figures"}
     before = [path.read_bytes() for path in files]
     assert [path.read_bytes() for path in write_report(full.study, full.store)] == before
     assert not list(folder.rglob("*.part"))
@@ -43,7 +44,7 @@ def test_a_table_needs_neither_torch_nor_mlflow_nor_ray(full):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "MPLBACKEND": "Agg"}
     )
     assert done.returncode == 0, done.stderr
-    assert "34.2 ± 1.8 (3)" in done.stdout
+    assert "**34.2** ± 1.8 (3)" in done.stdout
 
 
 def notebook() -> dict:
