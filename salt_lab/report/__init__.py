@@ -1,6 +1,9 @@
 """Records -> numbers -> tables and figures. Compute first, then draw; everything here reads the records only."""
 
+from salt_lab.report.check import check_study
 from salt_lab.report.figures import gains, learning_curves, save_figures
+from salt_lab.report.intervals import find_intervals
+from salt_lab.report.published import beside
 from salt_lab.report.results import StudyResults, load_results
 from salt_lab.report.study import open_study, write_report
 from salt_lab.report.style import house_style
@@ -10,6 +13,9 @@ __all__ = [
     "Pivot",
     "StudyResults",
     "Table",
+    "beside",
+    "check_study",
+    "find_intervals",
     "gains",
     "house_style",
     "learning_curves",

@@ -13,6 +13,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 INK, QUIET = "#222222", "#8a8a8a"
+#: Colours of a density: lightness falls steadily, so that it reads the same in grey.
+DENSITY = "Blues"
+#: Letters of the smallest print that fit on an inch.
+LETTERS_PER_INCH = 21
 
 RC = {
     "font.family": "sans-serif",

@@ -25,7 +25,7 @@ def test_gains_draws_each_pair_with_the_tables_own_numbers(full, ax):
     assert [gain.name for gain in drawn] == ["atss", "gfl"]
     for gain, row in zip(drawn, [row for row in table.rows if row.baseline], strict=True):
         assert (gain.variant, gain.delta) == (row.metrics["AP"].mean, row.delta.mean)
-    assert drawn[1].delta < 0 and "-1.2" in {text.get_text() for text in ax.texts}, "a loss is shown"
+    assert drawn[1].delta < 0 and "−1.2" in {text.get_text() for text in ax.texts}, "a loss is shown"
     assert drawn[0].baseline_seeds == (30.0, 31.0, 32.5)
 
 
@@ -66,7 +66,9 @@ def test_no_two_of_28_series_look_alike_and_neighbours_differ_in_marker_and_dash
 def test_figures_are_saved_and_the_readers_settings_come_back(full, tmp_path):
     before = mpl.rcParams["font.size"]
     files = save_figures(load_results(full.study, full.store), full.store, tmp_path / "figures")
-    assert [path.name for path in files] == ["gains.png", "gains.pdf", "learning_curves.png", "learning_curves.pdf"]
+    both = [f"{name}{suffix}" for name in ("gains", "forest", "learning_curves") for suffix in (".png", ".pdf")]
+    assert [path.name for path in files] == [*both, "ap_against_gflops.png", "ap_against_train_minutes.png"]
+    assert files.missing == {"ap_against_inference_ms": "no record has inference_ms"}
     assert all(path.stat().st_size > 1000 for path in files)
     assert mpl.rcParams["font.size"] == before
     with house_style():
@@ -74,4 +76,7 @@ def test_figures_are_saved_and_the_readers_settings_come_back(full, tmp_path):
 
 
 def test_nothing_recorded_makes_no_figure(bench, tmp_path):
-    assert save_figures(load_results(bench.study, bench.store), bench.store, tmp_path / "figures") == []
+    saved = save_figures(load_results(bench.study, bench.store), bench.store, tmp_path / "figures")
+    assert saved == [] and not list((tmp_path / "figures").iterdir())
+    assert saved.missing["forest"] == "no comparison has a seed that is done in both arms"
+    assert set(saved.missing) > {"gains", "learning_curves", "ap_against_gflops"} and all(saved.missing.values())
