@@ -18,9 +18,9 @@ from salt_lab.errors import UserError
 from salt_lab.evaluate.accumulate import numbers
 from salt_lab.evaluate.matching import match
 from salt_lab.record.journal import read_json
-from salt_lab.report.html.answer import answer
 from salt_lab.report.intervals import find_intervals
 from salt_lab.report.page import page, write_page
+from salt_lab.report.page_parts.answer import answer
 from salt_lab.report.results import load_results
 from salt_lab.report.rows import study_table
 
@@ -175,9 +175,9 @@ def test_a_study_that_compares_nothing_says_so(make_bench, make_study):
 @pytest.fixture
 def quickly(monkeypatch):
     """Figures take a second or two a page; only tests that are about them draw them."""
-    from salt_lab.report.html.figures import Figures
+    from salt_lab.report.page_parts.figures import Figures
 
-    monkeypatch.setattr("salt_lab.report.html.figures.figures", lambda *_: Figures())
+    monkeypatch.setattr("salt_lab.report.page_parts.figures.figures", lambda *_: Figures())
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +296,7 @@ def test_without_the_gallery_nothing_of_the_photos_is_in_the_page(seen, checked,
 
 
 def test_a_full_page_draws_the_boxes_without_the_photo_and_says_so(seen, monkeypatch, checked, quickly):
-    monkeypatch.setattr("salt_lab.report.html.gallery.PHOTO_BYTES", 20_000)
+    monkeypatch.setattr("salt_lab.report.page_parts.gallery.PHOTO_BYTES", 20_000)
     found = checked(html_of(seen))
     kept = len(found.all("image"))
     assert 0 < kept < 6 and f"{6 - kept} photos are left out" in found.text

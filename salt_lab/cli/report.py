@@ -1,0 +1,65 @@
+"""``salt-lab report``: a study as one page of HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from salt_lab.cli.shared import open_store, overrides_argument, read_study, store_option, study_argument
+
+
+@click.command("report", short_help="Write a study's report: one page of HTML.")
+@study_argument
+@overrides_argument
+@store_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    metavar="FILE",
+    help="The page; an existing one is replaced.",
+)
+@click.option("--no-gallery", is_flag=True, help="No pictures of detections: smaller, and nothing of the data set's images in the page.")
+@click.option(
+    "--resamples",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Bootstrap draws for the intervals; 0: over seeds alone, reads no detections for them.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed of the bootstrap draws.")
+def command(
+    study: str, overrides: tuple[str, ...], store_root: Path | None, output: Path, no_gallery: bool, resamples: int, seed: int
+) -> None:
+    """Write STUDY's report to one file that opens anywhere: no network, no server, no other file.
+
+    Question, answer with its interval, table, pictures, why, the images on which the arms disagree, cost, what is not finished, what differs
+    between any two runs, provenance. Reads the records; trains nothing. A study without a finished trial gets a page that says so.
+
+    \b
+    salt-lab report experiments/quickstart.yaml -o report.html
+    salt-lab report experiments/bccd.yaml --no-gallery     without the data set's photos
+    """
+    plan, store = read_study(study, overrides), open_store(store_root)
+    if not store.root.is_dir():
+        from salt_lab.errors import StoreError
+
+        raise StoreError(
+            f"--store {store.root}: there is no results folder. Name the one with the records, or train first: salt-lab run {study}"
+        )
+    from salt_lab.report.page import write_page
+
+    write_page(
+        plan,
+        store,
+        output,
+        pictures=not no_gallery,
+        resamples=resamples,
+        seed=seed,
+        tell=lambda line: click.echo(f"{line} ...", err=True),
+    )
+    click.echo(f"report written to {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)
