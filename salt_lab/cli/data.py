@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 source_argument = click.argument("words", nargs=-1, metavar="[STUDY] [KEY=VALUE]...")
 
 
-@click.group("data", cls=LazyGroup, short_help="Make, show or check a data set.")
+@click.group(
+    "data",
+    cls=LazyGroup,
+    modules={"coco": "salt_lab.cli.data_coco", "select": "salt_lab.cli.data_select"},
+    short_help="Make, show, check or fetch a data set.",
+)
 def command() -> None:
-    """Make, show or check a data set: the embedded one or anybody's in COCO's format."""
+    """Make, show, check or fetch a data set: the embedded one, COCO 2017, or anybody's in COCO's format."""
 
 
 @command.command("make", short_help="Draw the embedded data set.")

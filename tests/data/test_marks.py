@@ -126,6 +126,42 @@ def test_the_offset_moves_the_marks_and_nothing_else():
             assert (b.mark.x, b.mark.y) == pytest.approx(((a.mark.x + c.mark.x) / 2, (a.mark.y + c.mark.y) / 2), abs=1 / 32)
 
 
+def test_the_measured_distance_of_the_mark_from_the_centre_grows_in_proportion_to_the_offset():
+    """In half sides of the object: on average 0 at the centre, and at the rim as far as the outline lets it."""
+    means = []
+    for offset in (0.0, 0.25, 0.5, 0.75, 1.0):
+        found = [entry for index in range(60) for entry in image_and_annotations(EmbeddedData(mark_offset=offset), 0, index)[1]]
+        boxes_N4, marks_N2 = (np.array([entry[key] for entry in found]) for key in ("bbox", "mark"))
+        away_N2 = (marks_N2 - boxes_N4[:, :2] - boxes_N4[:, 2:] / 2) / (boxes_N4[:, 2:] / 2)
+        means.append(np.sqrt((away_N2**2).sum(axis=1)).mean())
+    assert means[0] < 0.01 and means[-1] > 0.35
+    assert np.allclose(means, np.array([0, 0.25, 0.5, 0.75, 1]) * means[-1], atol=0.01)
+
+
+def test_the_offset_changes_no_box_no_class_and_no_pixel_that_a_mark_does_not_touch():
+    """As drawn and as annotated, in both splits: what a detector sees besides the marks is the same picture."""
+    for split, index in ((split, index) for split in (0, 1) for index in range(8)):
+        (centred, entries_0), (rim, entries_1) = (
+            image_and_annotations(EmbeddedData(mark_offset=offset), split, index) for offset in (0.0, 1.0)
+        )
+        assert [{**entry, "mark": 0} for entry in entries_0] == [{**entry, "mark": 0} for entry in entries_1]
+        rows, columns = np.nonzero((centred != rim).any(axis=2))
+        marks_M2 = np.array([entry["mark"] for entry in (*entries_0, *entries_1)])
+        distance_PM = np.hypot(columns[:, None] + 0.5 - marks_M2[:, 0], rows[:, None] + 0.5 - marks_M2[:, 1])
+        assert rows.size > 0 and distance_PM.min(axis=1).max() <= 8.5 + 1.5, "largest mark and its soft edge"
+
+
+def test_every_offset_is_a_data_set_of_its_own_and_the_rim_is_the_default():
+    names = [fingerprint(EmbeddedData(mark_offset=offset)) for offset in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert len(set(names)) == 5 and names[-1] == fingerprint(EmbeddedData())
+
+
+@pytest.mark.parametrize("offset", [-0.1, 1.1, True, "far", float("nan")])
+def test_an_offset_that_is_no_share_of_the_way_is_refused(offset):
+    with pytest.raises(ValueError, match="mark_offset"):
+        EmbeddedData(mark_offset=offset)
+
+
 def test_every_mark_lies_in_its_own_box_and_in_no_other():
     for scene in scenes(EmbeddedData(max_objects=8)):
         for thing in scene.things:
