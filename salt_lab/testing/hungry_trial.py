@@ -106,9 +106,10 @@ def _hungry_trial(trial: Trial, store: Store, *, group: MemoryGroup, mib: int, w
 
     def eat(recorder: FolderRecorder, attempts: int) -> None:
         eaten: list[bytearray] = []
-        while len(eaten) * STEP < mib * MIB:
+        before = group.kills
+        while len(eaten) * STEP < mib * MIB and not (wait and group.kills > before):  # who is spared asks for no more: one kill is enough
             eaten.append(bytearray(b"x") * STEP)
-            time.sleep(0.002)
+            time.sleep(0.01)
         deadline = time.monotonic() + PATIENCE
         while wait and not group.kills:
             if time.monotonic() > deadline:

@@ -15,7 +15,7 @@ from salt_lab.testing.hungry_trial import hungry, memory_group
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 pytest.importorskip("ray")
 
-LIMIT_MIB = 192
+LIMIT_MIB = 256
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_of_two_trials_that_do_not_fit_together_the_kernel_kills_one_and_it_is_t
             if store.is_running(one.trial_id) and store.record(one.trial_id).attempt == 2:
                 beside.append(store.is_running(other.trial_id))
 
-    RayExecutor(trial_fn=hungry(group, LIMIT_MIB * 2 // 3, wait=True)).run(jobs, store, "s", "l", tick)
+    RayExecutor(trial_fn=hungry(group, LIMIT_MIB * 3 // 5, wait=True)).run(jobs, store, "s", "l", tick)
     records = sorted((store.record(job.trial_id) for job in jobs), key=lambda record: record.attempt)
     assert group.kills == 1
     assert [(record.state, record.attempt) for record in records] == [("done", 1), ("done", 2)]
