@@ -49,6 +49,10 @@ def _show_places(study: Study, store: Store, mlflow_uri: str | None) -> None:
     from salt_lab.report.study import write_report
 
     files = write_report(study, store)
+    if mlflow_uri:
+        from salt_lab.record.mlflow_store import deliver_report
+
+        deliver_report(store, mlflow_uri, study.name)
     folder = store.study_dir(study.name)
     pictures = [path for path in files if path.suffix == ".png"]
     click.echo(f"tables:   {folder}/table.md, .csv, .tex")

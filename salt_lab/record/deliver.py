@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from salt_lab.errors import StoreError
-from salt_lab.record import rows
+from salt_lab.record import mlflow_view, rows
 from salt_lab.record.delivered import ORIGIN, Delivered, digest
 from salt_lab.record.fold import Record, fold
 from salt_lab.record.journal import read_json
+from salt_lab.record.pairs import baselines
 from salt_lab.record.store import Store
 from salt_lab.record.tracking import brief, public
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The experiment of trials that no study claims.
 UNFILED = "unfiled"
+#: Changes when MLflow is to be told more of a record than before: then every run is looked at once more. Nothing is sent twice.
+FORM = "2"
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ class Deliverer:
         self.last_error: str | None = None
         self._launch: tuple[str, str] | None = None
         self._launches: dict[str, dict[str, dict[str, Any]]] = {}
+        self._baselines: dict[str, dict[str, str]] = {}
+        self._variants: dict[str, dict[str, list[str]]] = {}
         self._parents: dict[str, Run] = {}
         self._trials: dict[tuple[str, str, int], Run] = {}
         self._seen: dict[tuple[str, str, int], str] = {}
@@ -67,6 +72,8 @@ class Deliverer:
             if not any(study == study_name for study, *_ in self._trials):
                 found = reversed(self.runs.search(study_name, kind="trial"))
                 self._trials |= {(study_name, run.tags["salt_lab.trial_id"], rows.record_number(run.tags)): run for run in found}
+            labels = [trial.get("label") or {} for launch in launches.values() for trial in launch["trials"]]
+            self.runs.describe(study_name, str(launches[launch_id].get("question") or ""), mlflow_view.toggles(labels))
             return self._parent(study_name, launch_id).run_id
 
     def deliver(self, trial_id: str, study: str | None = None) -> bool:
@@ -115,7 +122,7 @@ class Deliverer:
 
     def _deliver(self, trial_id: str, study: str, store: Store) -> None:
         size, record = store.journal(trial_id).size(), store.record(trial_id)
-        seen = f"{size} {record.state}" + (" superseded" if store is not self.store else "")
+        seen = f"{size} {record.state} {FORM}" + (" superseded" if store is not self.store else "")
         key = (study, trial_id, record.number)
         if record.state == "new" or self._seen.get(key) == seen:
             return
@@ -126,11 +133,41 @@ class Deliverer:
             if self.runs.send(run, rows.params(record), rows.points(record), {**self._tags(study, record), **superseded}):
                 self.sent.add((study, trial_id))
             self.runs.set_status(run, rows.STATUS[record.state], record.time)
+            self.runs.rename(run, *self._names(study, record))
+            if record.state == "done" and store is self.store:
+                self._deliver_deltas(study, trial_id)
             memory.remember()
         if record.state != "running":
             self._deliver_artifacts(trial_id, study, store)
         memory.remember(seen=seen)
         self._seen[key] = seen
+
+    def _deliver_deltas(self, study: str, trial_id: str) -> None:
+        """``delta_AP`` of a trial that is done, and of those whose baseline it is: whichever is done last brings it."""
+        to_baseline = self._baselines.get(study, {})
+        mine = [trial_id] if trial_id in to_baseline else []
+        for variant in mine + self._variants.get(study, {}).get(trial_id, []):
+            record = self.store.record(variant)
+            points = rows.delta(record, self.store.record(to_baseline[variant]))
+            if points and self.runs.send_final(self._trial_run(study, record), points):
+                self.sent.add((study, variant))
+
+    def deliver_report(self, study: str) -> bool:
+        """Send the tables and pictures in the study's folder that MLflow lacks or has differently, to the latest launch's run, where one
+        opens them beside the runs. Returns like :meth:`deliver`."""
+        return self._guarded(lambda: self._deliver_report(study))
+
+    def _deliver_report(self, study: str) -> None:
+        latest = list(self._read_launches(study))[-1]
+        run, folder = self._parent(study, latest), self.store.study_dir(study)
+        memory = Delivered(folder, study, self.uri, run.run_id)
+        files = {path: digest(path) for pattern in rows.REPORT for path in sorted(folder.glob(pattern))}
+        for path, found in files.items():
+            if memory.artifacts().get(path.name) != found:
+                self.runs.put_file(run, path, "study")
+                self.artifacts_sent += 1
+        if files:
+            memory.remember(artifacts={path.name: found for path, found in files.items()})
 
     def _deliver_artifacts(self, trial_id: str, study: str, store: Store) -> None:
         record = store.record(trial_id)
@@ -152,7 +189,7 @@ class Deliverer:
     def _trial_run(self, study: str, record: Record) -> Run:
         key = (study, record.trial_id, record.number)
         if key not in self._trials:
-            tags, name = self._tags(study, record), self._name(study, record)
+            tags, (name, _) = self._tags(study, record), self._names(study, record)
             self._trials[key] = self.runs.find_or_create(study, name, record.started, tags, ("kind", "trial_id"))
         return self._trials[key]
 
@@ -167,14 +204,21 @@ class Deliverer:
         origin = (read_json(folder / ORIGIN) or {}).get(study)
         return {"salt_lab.original_run_id": origin} if origin else {}
 
-    def _name(self, study: str, record: Record) -> str:
+    def _names(self, study: str, record: Record) -> tuple[str, str]:
+        """What a trial's run is called, and what it was called before names were for people."""
         launch = self._launch_of(study, record) or {"trials": []}
-        name = next((trial["name"] for trial in launch["trials"] if trial["trial_id"] == record.trial_id), record.trial_id)
-        return f"{name} (record {record.number})" if record.number > 1 else str(name)
+        old = next((trial["name"] for trial in launch["trials"] if trial["trial_id"] == record.trial_id), record.trial_id)
+        again = f" (record {record.number})" if record.number > 1 else ""
+        return mlflow_view.run_name(record.trial, old) + again, f"{old}{again}"
 
     def _read_launches(self, study: str) -> dict[str, dict[str, Any]]:
-        self._launches[study] = {launch["launch_id"]: launch for launch in self.store.launches(study)}
-        return self._launches[study]
+        found = {launch["launch_id"]: launch for launch in self.store.launches(study)}
+        if study not in self._baselines or found.keys() != self._launches[study].keys():
+            self._baselines[study], self._variants[study] = baselines(found.values()), {}
+            for variant, baseline in self._baselines[study].items():
+                self._variants[study].setdefault(baseline, []).append(variant)
+        self._launches[study] = found
+        return found
 
     def _launch_of(self, study: str, record: Record) -> dict[str, Any] | None:
         """The study's launch that ran the trial; for a trial that another study ran, the first launch that asked for it."""

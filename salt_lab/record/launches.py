@@ -62,6 +62,13 @@ def _launch_trials(study: Study, trial_ids: Sequence[str], trials: Sequence[Tria
         raise ValueError(f"study '{study.name}': {len(trial_ids)} ids for {len(trials)} trials; give 'trials' where it is not all of them")
     owner = {trial: cell for cell in study.cells for trial in cell.trials()}
     return [
-        {"trial_id": trial_id, "name": f"{cell.name} seed={trial.seed}", "cell": cell.key, "seed": trial.seed, "label": cell.label}
+        {
+            "trial_id": trial_id,
+            "name": f"{cell.name} seed={trial.seed}",
+            "cell": cell.key,
+            "baseline": cell.baseline,
+            "seed": trial.seed,
+            "label": cell.label,
+        }
         for trial_id, trial, cell in ((trial_id, trial, owner[trial]) for trial_id, trial in zip(trial_ids, trials, strict=True))
     ]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from salt_lab.errors import StoreError
-from salt_lab.record import rows
+from salt_lab.record import mlflow_view, rows
 from salt_lab.record.deliver import UNFILED, Deliverer
 from salt_lab.record.lock import exclusive
 from salt_lab.record.mlflow_read import StoredRun
@@ -97,6 +98,8 @@ def sync(store: Store, uri: str | None = None, *, study: str | None = None, tria
                 complete, mlflow.last_error = False, str(error)
             if not complete:
                 failures[f"{name} {launch['launch_id']}"] = mlflow.last_error or "unknown"
+        if store.launches(name) and not mlflow.deliver_report(name):
+            failures[f"{name} tables"] = mlflow.last_error or "unknown"
     trial_ids = trial_ids if study else store.trial_ids()
     for trial_id in trial_ids:
         where = study or store.record(trial_id).study or UNFILED
@@ -104,6 +107,14 @@ def sync(store: Store, uri: str | None = None, *, study: str | None = None, tria
             failures[trial_id] = mlflow.last_error or "unknown"
     counts = (len(mlflow.sent), mlflow.runs.points_sent, mlflow.artifacts_sent)
     return SyncReport(len(studies), launches, len(trial_ids), *counts, failures)
+
+
+def deliver_report(store: Store, uri: str, study: str) -> bool:
+    """Put the study's tables and pictures beside its latest launch in MLflow. Returns whether that worked; the next ``sync`` tries again."""
+    try:
+        return not store.launches(study) or MlflowStore(store, uri).deliver_report(study)
+    except StoreError:
+        return False
 
 
 @dataclass
@@ -177,6 +188,16 @@ class MlflowRuns:
         self.points_sent += len(new)
         return changed
 
+    def send_final(self, run: Run, points: list[rows.Point]) -> bool:
+        """Send final numbers that the run lacks or has differently, whatever of its other points is known. Returns whether any was sent."""
+        from mlflow.entities import Metric
+
+        new = rows.missing(points, self._history(run, {point.name for point in points}))
+        if new:
+            self._client.log_batch(run.run_id, metrics=[Metric(point.name, point.value, point.time_ms, point.step) for point in new])
+        self.points_sent += len(new)
+        return bool(new)
+
     def set_status(self, run: Run, status: str, ended: float | None) -> None:
         """RUNNING, FINISHED, FAILED or KILLED, since ``ended`` (unix seconds). Nothing is sent where the run has it already."""
         if run.status == status:
@@ -191,9 +212,27 @@ class MlflowRuns:
         """The run's artifacts: name -> bytes."""
         return {info.path: info.file_size for info in self._client.list_artifacts(run.run_id)}
 
-    def put_file(self, run: Run, path: Path) -> None:
-        """Keep a file as the run's artifact, under its name."""
-        self._client.log_artifact(run.run_id, str(path))
+    def put_file(self, run: Run, path: Path, folder: str | None = None) -> None:
+        """Keep a file as the run's artifact, under its name, in this folder of the artifacts."""
+        self._client.log_artifact(run.run_id, str(path), folder)
+
+    def rename(self, run: Run, name: str, old: str) -> None:
+        """Call a run that is still called ``old`` by ``name``; whatever else somebody called it stays."""
+        if run.tags.get("mlflow.runName") == old != name:
+            self._client.update_run(run.run_id, name=name)
+            run.tags["mlflow.runName"] = name
+
+    def describe(self, study: str, question: str, keys: Sequence[str]) -> None:
+        """Give the study's experiment its question and its view of the runs; what somebody changed there by hand stays."""
+        identity = self._experiment(study)
+        there = self._client.get_experiment(identity).tags
+        for key, text in mlflow_view.experiment_tags(question, keys, int(time.time() * 1000)).items():
+            if key == mlflow_view.VIEW_TAG and key in there:
+                stale = mlflow_view.state_of(there[key]) != mlflow_view.view_state(keys)
+            else:
+                stale = bool(text) and key not in there
+            if stale:
+                self._client.set_experiment_tag(identity, key, text)
 
     def put_text(self, run: Run, text: str, name: str) -> None:
         """Keep a text as the run's artifact ``name``."""

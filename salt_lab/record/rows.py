@@ -19,6 +19,8 @@ STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "stop
 SPENT = (
     "train_seconds", "eval_seconds", "peak_memory_mb", "train_images_per_second", "inference_ms", "inference_p10_ms", "inference_p90_ms",
 )  # fmt: skip
+#: What a study's folder shows (its table and pictures): artifacts of the latest launch's run, in the folder ``study``.
+REPORT = ("table.md", "table.html", "table.csv", "table.runs.csv", "figures/*.png")
 #: Files of a trial's folder that MLflow gets, as patterns.
 ARTIFACTS = ("config.py", "detections.json.gz", "train.log", "record.jsonl", "uncommitted*.patch")
 
@@ -49,6 +51,15 @@ def points(record: Record) -> list[Point]:
         time_ms = before.time_ms if before and same(before.value, row.value) else row.time_ms
         found[row.name, row.step] = row._replace(time_ms=time_ms, final=True)
     return list(found.values())
+
+
+def delta(variant: Record, baseline: Record) -> list[Point]:
+    """What the variant gains over its baseline of the same seed, AP points, at its last epoch; empty until both are done."""
+    ap, other = ((record.metrics or {}).get("AP") if record.state == "done" else None for record in (variant, baseline))
+    if ap is None or other is None:
+        return []
+    time = max(variant.time or 0.0, baseline.time or 0.0)
+    return [Point("delta_AP", float(ap) - float(other), int(time * 1000), int(variant.cost.get("epochs", 0)), final=True)]
 
 
 def missing(points: Sequence[Point], there: Mapping[tuple[str, int], float]) -> list[Point]:

@@ -70,10 +70,10 @@ class Lab:
         self.finish(self.begin(i, launch_id, range(1, 3), study=study))
 
 
-def make_lab(folder: Path, name: str = "does_salt_help") -> Lab:
+def make_lab(folder: Path, name: str = "does_salt_help", more: str = "") -> Lab:
     """A study of this name beside its results folder ``runs``."""
     source = folder / f"{name}.yaml"
-    source.write_text(STUDY.format(name=name))
+    source.write_text(STUDY.format(name=name) + more)
     return Lab(Store(folder / "runs"), load_study(source), ("a" * 12, "b" * 12))
 
 
@@ -86,6 +86,13 @@ def lab(tmp_path: Path) -> Lab:
 def named_lab(tmp_path: Path, request: pytest.FixtureRequest) -> Lab:
     """A lab whose study has the test's name: its experiment is its own in a shared MLflow store."""
     return make_lab(tmp_path, request.node.name.replace("[", "-").rstrip("]"))
+
+
+@pytest.fixture
+def compared_lab(tmp_path: Path, request: pytest.FixtureRequest) -> Lab:
+    """As ``named_lab``; trial b is compared with trial a."""
+    more = "compare: {baseline: {salt.enabled: false}}\n"
+    return make_lab(tmp_path, request.node.name.replace("[", "-").rstrip("]"), more)
 
 
 @pytest.fixture

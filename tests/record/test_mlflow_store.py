@@ -14,6 +14,8 @@ import pytest
 from salt_lab.errors import StoreError
 from salt_lab.record import COCO_NAMES
 from salt_lab.record.mlflow_store import MlflowStore, sync
+from salt_lab.record.mlflow_view import state_of
+from salt_lab.record.pairs import baselines
 
 A, B = "a" * 12, "b" * 12
 FILES = {"config.py", "detections.json.gz", "train.log", "record.jsonl", "uncommitted.patch"}
@@ -78,7 +80,7 @@ def test_a_study_is_an_experiment_of_launches_of_trials(named_lab, client, uri):
     assert [info.path for info in client.list_artifacts(parent_id)] == [f"{named_lab.study.name}.yaml"]
 
     off, on = run_of(client, named_lab.study.name, A), run_of(client, named_lab.study.name, B)
-    assert (off.info.run_name, on.info.run_name) == ("salt=off seed=0", "salt=on seed=0")
+    assert (off.info.run_name, on.info.run_name) == ("atss, seed 0", "atss + SALT, seed 0")
     assert off.info.status == on.info.status == "FINISHED"
     assert off.data.tags["mlflow.parentRunId"] == on.data.tags["mlflow.parentRunId"] == parent_id
     assert (off.data.params["salt.enabled"], on.data.params["salt.enabled"]) == ("false", "true")
@@ -197,6 +199,95 @@ def test_a_server_that_dies_mid_study_raises_nothing_and_misses_nothing_later(na
     assert (run.info.status, history(client, run, "AP")) == ("FINISHED", [(1, 10.0), (2, 20.0)])
 
 
+def deltas(client, study):
+    return {run.info.run_name: run.data.metrics.get("delta_AP") for run in runs_of(client, study, "trial")}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_variant_gains_comes_with_whichever_of_the_two_is_done_last(compared_lab, client, uri, first):
+    lab, name, launch = compared_lab, compared_lab.study.name, compared_lab.launch()
+    lab.finish(lab.begin(first, launch, range(1, 3)), ap=20.0 + first)
+    assert not sync(lab.store, uri).failures
+    assert set(deltas(client, name).values()) == {None}
+    lab.finish(lab.begin(1 - first, launch, range(1, 3)), ap=21.0 - first)
+    assert not sync(lab.store, uri).failures
+    assert deltas(client, name) == {"atss, seed 0": None, "atss + SALT, seed 0": 1.0}
+    before = everything(client, name)
+    for trial_id in lab.ids:
+        (lab.store.trial_dir(trial_id) / "mlflow.json").unlink()
+    assert sync(lab.store, uri).changed == 0
+    assert everything(client, name) == before
+
+
+def test_a_gain_follows_the_baseline_that_was_trained_again(compared_lab, client, uri):
+    lab, launch = compared_lab, compared_lab.launch()
+    for i, ap in enumerate((20.0, 23.0)):
+        lab.finish(lab.begin(i, launch, range(1, 3)), ap=ap)
+    sync(lab.store, uri)
+    assert lab.store.set_aside(A, 1)
+    lab.finish(lab.begin(0, lab.store.new_launch(lab.study, lab.ids, set_aside={A: 1}), range(1, 3)), ap=22.0)
+    assert not sync(lab.store, uri).failures
+    assert deltas(client, lab.study.name)["atss + SALT, seed 0"] == 1.0
+    assert history(client, run_of(client, lab.study.name, B), "delta_AP") == [(2, 3.0), (2, 1.0)]  # what was said before stays readable
+
+
+def test_a_launch_from_before_baselines_were_written_down_has_its_gains_from_the_study_file(compared_lab):
+    import json
+
+    launch = compared_lab.launch()
+    path = compared_lab.store.study_dir(compared_lab.study.name) / "launches" / f"{launch}.json"
+    found = json.loads(path.read_text())
+    assert baselines([found]) == {B: A}
+    for trial in found["trials"]:
+        del trial["baseline"]
+    assert baselines([found]) == {B: A}
+    assert baselines([{**found, "study_yaml": None}]) == {}
+
+
+def test_a_run_delivered_under_the_old_name_gets_the_new_one_and_a_name_given_by_hand_stays(named_lab, client, uri):
+    name = named_lab.study.name
+    for i in range(2):
+        named_lab.train(i, named_lab.launch() if i == 0 else named_lab.store.launches(name)[0]["launch_id"])
+    sync(named_lab.store, uri)
+    ids = [run_of(client, name, trial_id).info.run_id for trial_id in (A, B)]
+    client.update_run(ids[0], name="salt=off seed=0")
+    client.update_run(ids[1], name="mine")
+    for trial_id in (A, B):
+        (named_lab.store.trial_dir(trial_id) / "mlflow.json").unlink()
+    assert sync(named_lab.store, uri).changed == 0
+    assert [client.get_run(identity).info.run_name for identity in ids] == ["atss, seed 0", "mine"]
+
+
+def test_an_experiment_opens_on_its_runs_with_its_question_and_a_view_of_the_toggles(named_lab, client, uri):
+    named_lab.train(0, named_lab.launch())
+    sync(named_lab.store, uri)
+    found = client.get_experiment_by_name(named_lab.study.name)
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert found.tags["mlflow.note.content"] == "Does SALT help?"
+    view = state_of(found.tags["mlflow.sharedViewState.salt-lab"])
+    assert view["selectedColumns"][:5] == [
+        "params.`host`", "params.`salt.enabled`", "params.`seed`", "metrics.`AP`", "metrics.`delta_AP`",
+    ]  # fmt: skip
+    client.set_experiment_tag(found.experiment_id, "mlflow.note.content", "my words")
+    sync(named_lab.store, uri)
+    after = client.get_experiment_by_name(named_lab.study.name).tags
+    assert after == {**found.tags, "mlflow.note.content": "my words"}
+
+
+def test_the_studys_table_and_pictures_are_opened_from_its_latest_launch(named_lab, client, uri):
+    named_lab.train(0, named_lab.launch())
+    folder = named_lab.store.study_dir(named_lab.study.name)
+    (folder / "figures").mkdir()
+    (folder / "table.md").write_text("| AP |")
+    (folder / "figures" / "gains.png").write_bytes(b"PNG")
+    assert sync(named_lab.store, uri).artifacts == 5 + 2
+    (parent,) = runs_of(client, named_lab.study.name, "launch")
+    assert {info.path for info in client.list_artifacts(parent.info.run_id, "study")} == {"study/gains.png", "study/table.md"}
+    assert sync(named_lab.store, uri).artifacts == 0
+    (folder / "table.md").write_text("| AP | delta |")
+    assert sync(named_lab.store, uri).artifacts == 1
+
+
 def test_a_trial_that_two_studies_share_is_a_run_of_each(named_lab, other_study, client, uri):
     one = named_lab
     two = other_study(one, f"{one.study.name}_again")
@@ -284,7 +375,7 @@ def test_a_trial_that_is_trained_again_is_a_new_run_and_the_earlier_one_stays(na
     runs = {run.data.tags["salt_lab.record"]: run for run in runs_of(client, study, "trial") if run.data.tags["salt_lab.trial_id"] == A}
     assert {number: run.data.metrics["AP"] for number, run in runs.items()} == {"1": 20.0, "2": 33.0}
     assert {number: run.data.tags["salt_lab.launch_id"] for number, run in runs.items()} == {"1": first, "2": second}
-    assert runs["2"].info.run_name == "salt=off seed=0 (record 2)"
+    assert runs["2"].info.run_name == "atss, seed 0 (record 2)"
     assert (runs["1"].data.tags.get("salt_lab.superseded"), runs["2"].data.tags.get("salt_lab.superseded")) == ("true", None)
     earlier = runs["1"].info.run_id
     assert everything(client, study)[earlier][2:] == before[earlier][2:]  # params, points and files as they were

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from salt_lab.record import COCO_NAMES, rows
+from salt_lab.record import COCO_NAMES, mlflow_view, rows
 from salt_lab.testing.recorder_contract import DONE
 
 
@@ -51,6 +51,30 @@ def test_toggles_are_parameters_under_dotted_names_and_never_too_long(finished):
     assert (params["host"], params["salt.enabled"], params["effective.salt.points"]) == ("atss", "false", "9")
     finished.trial["host"] = "x" * 9000
     assert len(rows.params(finished)["host"]) == 6000
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("host=atss salt=off seed=0", "atss, seed 0"),
+        ("host=atss salt=on points=5 seed=12", "atss + SALT, points=5, seed 12"),
+        ("points=5 seed=1", "atss + SALT, points=5, seed 1"),
+        ("with five points seed=1", "with five points, seed 1"),
+        ("aaaaaaaaaaaa", "aaaaaaaaaaaa"),
+    ],
+)
+def test_a_run_is_called_as_a_person_would_call_it(name, said):
+    assert mlflow_view.run_name({"host": "atss", "salt": {"enabled": "off" not in name}}, name) == said
+
+
+def test_a_gain_is_known_when_both_are_done(lab):
+    launch = lab.launch()
+    lab.finish(lab.begin(0, launch, range(1, 3)), ap=20.0)
+    variant, baseline = lab.begin(1, launch, range(1, 3)), lab.store.record(lab.ids[0])
+    assert rows.delta(lab.store.record(lab.ids[1]), baseline) == []
+    lab.finish(variant, ap=21.5)
+    (point,) = rows.delta(lab.store.record(lab.ids[1]), baseline)
+    assert (point.name, point.value, point.step, point.final) == ("delta_AP", 1.5, 2, True)
 
 
 def test_provenance_is_tags(finished):

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-
-import matplotlib as mpl
-import pytest
 
 from salt_lab.report import open_study, write_report
-
-NOTEBOOK = Path(__file__).parents[2] / "analysis" / "study.ipynb"
 
 
 def test_the_report_lies_beside_the_studys_launches_and_is_the_same_twice(full):
@@ -45,32 +38,3 @@ def test_a_table_needs_neither_torch_nor_mlflow_nor_ray(full):
     )
     assert done.returncode == 0, done.stderr
     assert "**34.2** ± 1.8 (3)" in done.stdout
-
-
-def notebook() -> dict:
-    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-
-
-def test_the_notebook_is_committed_without_outputs_and_imports_the_report_only():
-    book = notebook()
-    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-    assert book["nbformat"] == 4 and book["nbformat_minor"] >= 5
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
-    assert len({cell["id"] for cell in book["cells"]}) == len(book["cells"])
-    source = "\n".join("".join(cell["source"]) for cell in cells)
-    lines = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
-    assert lines == ["import matplotlib.pyplot as plt", "from salt_lab import report"]
-
-
-def test_the_notebooks_cells_run_in_order_on_a_store_with_records(full, monkeypatch, capsys):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    monkeypatch.setitem(mpl.rcParams, "backend", "Agg")
-    space: dict = {}
-    for cell in notebook()["cells"]:
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), space)
-            if "parameters" in cell["metadata"].get("tags", []):
-                space |= {"STUDY": str(full.study.source), "STORE": str(full.store.root)}
-    plt.close("all")
-    assert "| atss |" in capsys.readouterr().out
-    assert len(space["drawn_gains"]) == 2 and len(space["drawn_curves"]) == 4

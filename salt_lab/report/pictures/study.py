@@ -83,12 +83,12 @@ def study_pictures(results: StudyResults, store: Store, table: Table | None = No
     pictures = Pictures()
     with house_style():
         for name, draw in _from_records(results, store, table):
-            _add(pictures, name, draw)
+            add_picture(pictures, name, draw)
         if deep:
             from salt_lab.report.pictures.pairs import pair_pictures
 
             for name, draw in pair_pictures(results, store, table):
-                _add(pictures, name, draw)
+                add_picture(pictures, name, draw)
     return pictures
 
 
@@ -96,7 +96,8 @@ def study_pictures(results: StudyResults, store: Store, table: Table | None = No
 Draw = Callable[[], "Picture | str"]
 
 
-def _add(pictures: Pictures, name: str, draw: Draw) -> None:
+def add_picture(pictures: Pictures, name: str, draw: Draw) -> None:
+    """Draw and keep a picture, or the reason why there is none."""
     try:
         found = draw()
     except SaltLabError as error:
