@@ -19,8 +19,8 @@ STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "stop
 SPENT = (
     "train_seconds", "eval_seconds", "peak_memory_mb", "train_images_per_second", "inference_ms", "inference_p10_ms", "inference_p90_ms",
 )  # fmt: skip
-#: What a study's folder shows (its table and pictures): artifacts of the latest launch's run, in the folder ``study``.
-REPORT = ("table.md", "table.html", "table.csv", "table.runs.csv", "figures/*.png")
+#: What a study's folder shows (its page where one was made, its tables and pictures): artifacts of the latest launch's run, in the folder ``study``.
+REPORT = ("report.html", "table.md", "table.html", "table.csv", "table.runs.csv", "figures/*.png")
 #: Files of a trial's folder that MLflow gets, as patterns.
 ARTIFACTS = ("config.py", "detections.json.gz", "train.log", "record.jsonl", "uncommitted*.patch")
 

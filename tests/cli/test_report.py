@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from salt_lab.record.rows import REPORT
+
 
 def test_a_study_that_was_not_run_gets_a_page_that_says_so(run: Callable, study: Path, store: Path, tmp_path: Path) -> None:
     store.mkdir()
@@ -57,3 +59,29 @@ def test_what_takes_time_is_told_on_stderr(run: Callable, study: Path, store: Pa
     store.mkdir()
     result = run("report", study, "--store", store, "-o", tmp_path / "page.html", "--resamples", 0)
     assert result.stdout == "" and "reading the records ..." in result.stderr
+
+
+@pytest.mark.usefixtures("fake_training")
+class TestIntoMlflow:
+    def test_the_page_is_delivered_beside_the_studys_tables(
+        self, run: Callable, study: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("run", study, "--store", store, "--executor", "serial", "--no-mlflow")
+        asked = []
+        monkeypatch.setattr("salt_lab.record.mlflow_store.deliver_report", lambda store, uri, name: asked.append((uri, name)) or True)
+        result = run("report", study, "--store", store, "-o", tmp_path / "page.html", "--resamples", 0, "--to-mlflow")
+        assert result.exit_code == 0, result.output
+        assert asked == [(f"sqlite:///{store}/mlflow.db", "tiny")]
+        assert (store / "studies" / "tiny" / "report.html").read_bytes() == (tmp_path / "page.html").read_bytes()
+        assert any(Path("report.html").match(pattern) for pattern in REPORT), "and a sync sends what is there"
+
+    def test_a_study_that_was_never_launched_has_no_run_for_it(self, run: Callable, study: Path, store: Path, tmp_path: Path) -> None:
+        store.mkdir()
+        result = run("report", study, "--store", store, "-o", tmp_path / "page.html", "--resamples", 0, "--to-mlflow")
+        assert result.exit_code == 2 and "has no launch" in result.output and f"salt-lab run {study}" in result.output
+
+    def test_a_server_that_is_not_there_is_said_before_the_work(self, run: Callable, study: Path, store: Path, tmp_path: Path) -> None:
+        store.mkdir()
+        result = run("report", study, "--store", store, "-o", tmp_path / "page.html", "--mlflow-uri", "http://127.0.0.1:9")
+        assert result.exit_code == 2 and "http://127.0.0.1:9" in result.output
+        assert "reading the records" not in result.output and not (tmp_path / "page.html").exists()
