@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from typing import NamedTuple
 
 from salt_lab.errors import MissingOpError
 from salt_lab.ops.portable import NAME, PORTABLE_OPS, has_compiled, remedy
 
-COMPILED, PORTABLE, TORCHVISION, MISSING = "compiled mmcv", "portable (torch)", "torchvision", "missing"
+COMPILED, PORTABLE, TORCHVISION, TRITON, MISSING = "compiled mmcv", "portable (torch)", "torchvision", "Triton", "missing"
 OTHERS = "other mmcv ops"
+
+#: Who may compute point convolution, and the environment variable that decides where a caller does not.
+POINT_CONV_BACKENDS, POINT_CONV_VARIABLE = ("auto", "triton", "portable"), "SALT_LAB_POINT_CONV"
+#: Where neither decides. Not "auto" before the kernels have run and been measured on a device: only Triton's interpreter has run them.
+POINT_CONV_DEFAULT = "portable"
 
 #: What importing a package of compiled code that does not fit its surroundings can raise.
 _LOADING_ERRORS = (ImportError, OSError, RuntimeError, AttributeError)
@@ -27,17 +33,37 @@ class OpBackend(NamedTuple):
 def backends() -> list[OpBackend]:
     """Who computes each op in this environment. Never raises: what cannot work is listed as missing, with the reason.
 
-    Ops are named after mmcv's extension; forward and backward count as one. ``point_conv`` is the lab's own, always in torch.
+    Ops are named after mmcv's extension; forward and backward count as one. ``point_conv`` is the lab's own, in torch or in Triton.
     """
     if importlib.util.find_spec("torch") is None:
         return [OpBackend(op, MISSING, "torch is not installed: pip install torch") for op in ("point_conv", *_ops(), OTHERS)]
-    own = OpBackend("point_conv", PORTABLE, "bilinear reading and one matrix product; the same on CPU and GPU")
+    own = _point_conv()
     try:
         compiled = has_compiled()
     except (MissingOpError, *_LOADING_ERRORS) as error:
         reason = str(error) if isinstance(error, MissingOpError) else f"mmcv does not import: {error}"
         return [own, *(OpBackend(op, MISSING, reason) for op in (*_ops(), OTHERS))]
     return [own, *(_compiled() if compiled else _portable())]
+
+
+def _point_conv() -> OpBackend:
+    """What float32 and half precision go through on this machine's device, unless a caller says otherwise."""
+    import torch
+
+    from salt_lab.ops.triton_point_conv import why_not_on
+
+    wanted = os.environ.get(POINT_CONV_VARIABLE) or POINT_CONV_DEFAULT
+    if wanted not in POINT_CONV_BACKENDS:
+        return OpBackend("point_conv", MISSING, f"{POINT_CONV_VARIABLE}={wanted}: choose {', '.join(POINT_CONV_BACKENDS)}")
+    reason = why_not_on(torch.cuda.current_device()) if torch.cuda.is_available() else "no CUDA device"
+    if wanted == "portable" or (reason and wanted == "auto"):
+        why = f"no Triton kernels: {reason}"
+        if wanted == "portable":
+            why = f"Triton kernels, tried in its interpreter alone: {POINT_CONV_VARIABLE}=auto"
+        return OpBackend("point_conv", PORTABLE, f"bilinear reading and one matrix product; {why}")
+    if reason:
+        return OpBackend("point_conv", MISSING, f"{POINT_CONV_VARIABLE}={wanted}, but {reason}")
+    return OpBackend("point_conv", TRITON, f"columns never in memory; {POINT_CONV_VARIABLE}=portable for torch's own operators")
 
 
 def _ops() -> list[str]:

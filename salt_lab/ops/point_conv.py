@@ -5,10 +5,15 @@ Shape legend: N images, C input channels, O output channels, K points, H x W cel
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
+from salt_lab.errors import UserError, did_you_mean
+from salt_lab.ops.backends import POINT_CONV_BACKENDS, POINT_CONV_DEFAULT, POINT_CONV_VARIABLE
 from salt_lab.ops.sampling import sample
+from salt_lab.ops.triton_point_conv import triton_point_conv, why_not
 
 
 def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -19,7 +24,7 @@ def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(y, x, indexing="ij"))
 
 
-def point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> Tensor:
+def point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend: str | None = None) -> Tensor:
     """Gather ``x`` bilinearly at each cell's K points and mix channels and points with ``weight``.
 
     ``out[o](p) = sum_k sum_c weight[o, c, k] * x[c](p + points[k](p))``, zero outside the map (salt.md section 1). Equal to a
@@ -29,22 +34,46 @@ def point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> Tens
         x_NCHW: feature map.
         points_NK2HW: points in cells, measured from each cell's own position, y before x. Read in float32 (or float64), never in half precision.
         weight_OCK: weights, of ``x``'s type.
+        backend: "triton" (kernels for CUDA devices: no columns in memory), "portable" (torch, anywhere), or "auto": the kernels where they work.
+            None: what the environment variable ``SALT_LAB_POINT_CONV`` says, else "portable" (the kernels have not run on a device yet).
 
     Returns:
         ``(N, O, H, W)`` in ``x``'s type (autocast applies to the product).
 
     Raises:
         ValueError: the shapes do not fit together.
+        UserError: an unknown backend, or "triton" where its kernels do not work, with the reason.
     """
     N, C, H, W = x_NCHW.shape
-    outputs, C_weight, K = weight_OCK.shape
+    _, C_weight, K = weight_OCK.shape
     if points_NK2HW.shape != (N, K, 2, H, W) or C_weight != C:
         raise ValueError(
             f"point_conv: x {tuple(x_NCHW.shape)}, points {tuple(points_NK2HW.shape)} and weight {tuple(weight_OCK.shape)} do not fit: "
             f"expected points (N, K, 2, H, W) = {(N, K, 2, H, W)} and weight (O, C, K) with C = {C}"
         )
+    if _by_triton(x_NCHW, points_NK2HW, weight_OCK, backend or os.environ.get(POINT_CONV_VARIABLE) or POINT_CONV_DEFAULT):
+        return triton_point_conv(x_NCHW, points_NK2HW, weight_OCK)
+    return _portable(x_NCHW, points_NK2HW, weight_OCK)
+
+
+def _portable(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> Tensor:
+    """Columns written to memory, then one matrix product: any device, any floating type."""
+    N, C, H, W = x_NCHW.shape
+    outputs, _, K = weight_OCK.shape
     at_NK2HW = points_NK2HW + cell_grid(H, W, like=points_NK2HW)
     at_NP2 = at_NK2HW.flatten(3).permute(0, 1, 3, 2).reshape(N, K * H * W, 2)
     columns_NCP = sample(x_NCHW, at_NP2)
     columns_NLP = columns_NCP.reshape(N, C * K, H * W)
     return torch.matmul(weight_OCK.reshape(outputs, C * K), columns_NLP).reshape(N, outputs, H, W)
+
+
+def _by_triton(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend: str) -> bool:
+    """Whether the kernels compute these tensors. Exported graphs keep torch's own operators; the CPU only runs the kernels when told to."""
+    if backend not in POINT_CONV_BACKENDS:
+        raise UserError(f"point_conv: {did_you_mean('backend', backend, POINT_CONV_BACKENDS)}; also in {POINT_CONV_VARIABLE}")
+    if backend == "portable" or (backend == "auto" and (not x_NCHW.is_cuda or torch.onnx.is_in_onnx_export())):
+        return False
+    reason = why_not(x_NCHW, points_NK2HW, weight_OCK)
+    if reason and backend == "triton":
+        raise UserError(f"point_conv: the Triton kernels cannot be used: {reason}. Choose the backend 'auto' or 'portable'")
+    return reason is None
