@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from salt_lab.cli.shared import open_store, overrides_argument, read_study, show_table, store_option, study_argument
+from salt_lab.cli.shared import finite, open_records, overrides_argument, read_study, show_table, store_option, study_argument
 
 if TYPE_CHECKING:
     from salt_lab.report.check import Check, Verdict
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     "--noise",
     type=click.FloatRange(min=0),
     metavar="AP",
+    callback=finite,
     help="AP points that two runs of one recipe may lie apart. Default 0.3: what mmdetection's maintainers call normal between runs; with one "
     "seed it is 0.2, but no published run names its seed.",
 )
@@ -34,7 +35,7 @@ def command(context: click.Context, study: str, overrides: tuple[str, ...], stor
     from salt_lab.report.check import check_study
     from salt_lab.report.results import load_results
 
-    found = check_study(load_results(read_study(study, overrides), open_store(store_root)), noise)
+    found = check_study(load_results(read_study(study, overrides), open_records(store_root)), noise)
     show_table(["cell", "ours", "published", "source", "difference", "verdict"], [_row(one) for one in found.verdicts])
     for line in (*_reasons(found), *found.statements, _summary(found)):
         click.echo(line)

@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salt_lab.cli.shared import open_store, overrides_argument, read_study, store_option
+from salt_lab.cli.shared import finite, open_records, overrides_argument, read_study, store_option
 
 if TYPE_CHECKING:
     from salt_lab.report.image_draws import StudyImages
     from salt_lab.report.power import StudyPower
-
-
-def finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    """Refuse NaN and infinity, which pass every range check."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no number to calculate with", context, parameter)
-    return value
 
 
 @click.command("power", short_help="How many seeds do I need to see 0.3 AP?")
@@ -86,7 +79,7 @@ def command(
     from salt_lab.report.power import Ask, study_power
 
     plan = read_study(study, overrides) if study is not None else None
-    store = open_store(store_root)
+    store = open_records(store_root)
     results, images = None, None
     if plan is not None:
         from salt_lab.report.image_draws import study_images
@@ -94,7 +87,7 @@ def command(
 
         results = load_results(plan, store)
         images = study_images(results, store, resamples=resamples) if resamples else None
-    found = study_power(results, Ask(see, power, alpha), sd)
+    found = study_power(results, Ask(see, power, alpha), sd, images)
     if as_json:
         click.echo(json.dumps(as_dict(found, images), indent=2))
         return

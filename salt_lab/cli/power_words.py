@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from salt_lab.evaluate.power import Noise
     from salt_lab.record.store import Store
     from salt_lab.report.image_draws import StudyImages
-    from salt_lab.report.power import StudyPower
+    from salt_lab.report.power import MarkPower, StudyPower
     from salt_lab.spec.study import Study
 
 #: More seeds than these are not proposed as a command.
@@ -31,7 +31,7 @@ def show_power(found: StudyPower, study: Study | None, store: Store, images: Stu
     """
     ask = found.ask
     click.echo(f"{study.name if study else 'power'}: how many seeds to see {ask.see:g} AP?")
-    for line in (_spread(found), _needed(found), *_family(found)):
+    for line in (_spread(found), _needed(found), *_family(found), *(_mark(found, images) if images else ())):
         click.echo(line)
     click.echo()
     header = ["seeds in each arm", f"{1 - ask.alpha:.0%} interval", f"seen with {ask.power:.0%} power", "least p of sign flips"]
@@ -39,7 +39,7 @@ def show_power(found: StudyPower, study: Study | None, store: Store, images: Stu
     columns = len(header) if found.noise.paired else len(header) - 1
     show_table(header[:columns], [row[:columns] for row in rows])
     click.echo()
-    for line in (*_meaning(found), *(_images(images, ask.see) if images else ())):
+    for line in (*_meaning(found), *(_images(images, found) if images else ())):
         click.echo(line)
     if study is not None:
         for line in _next(found, study, store):
@@ -95,7 +95,8 @@ def _needed(found: StudyPower) -> str:
     unit = "pairs of seeds (paired t test)" if noise.paired else "seeds in each arm (t test of two independent arms)"
     low, high = count(found.needed_low), count(found.needed_high)
     between = "" if low == high else f"; {low} to {high}, as that spread is uncertain"
-    return f"To see {ask.see:g} AP with {ask.power:.0%} power at p < {ask.alpha:g}: {count(found.needed)} {unit}{between}."
+    here = " on these images" if found.mark else ""
+    return f"To see {ask.see:g} AP{here} with {ask.power:.0%} power at p < {ask.alpha:g}: {count(found.needed)} {unit}{between}."
 
 
 def _family(found: StudyPower) -> list[str]:
@@ -103,6 +104,28 @@ def _family(found: StudyPower) -> list[str]:
         return []
     level = found.ask.alpha / found.comparisons
     return [f"With the study's {found.comparisons} comparisons, Holm asks p < {level:.2g} of the first: {count(found.needed_all)}."]
+
+
+def _mark(found: StudyPower, images: StudyImages) -> list[str]:
+    """Whether the table's mark can be had, which counts seeds and images."""
+    one, every = found.mark, found.mark_all
+    if one is None or every is None:
+        return []
+    said = [f"In the table, whose mark counts the images too (ours), at p < {one.level:g}: {_mark_takes(one, found, images)}"]
+    if found.comparisons > 1 and not one.never:
+        said.append(f"In the table at Holm's p < {every.level:.2g}: {_mark_takes(every, found, images)}")
+    return said
+
+
+def _mark_takes(mark: MarkPower, found: StudyPower, images: StudyImages) -> str:
+    if mark.never:
+        return (
+            f"no number of seeds earns the table's mark for {found.ask.see:g} AP: these {images.images:,} images leave {ap(mark.least)} AP as the "
+            f"least that {found.ask.power:.0%} of studies show, however many seeds; more images are needed, {mark.images:,} at the very least."
+        )
+    low, high = count(mark.needed_low), count(mark.needed_high)
+    between = "" if low == high else f"; {low} to {high}, as the spread is uncertain"
+    return f"{count(mark.needed)} pairs of seeds{between}."
 
 
 def _meaning(found: StudyPower) -> list[str]:
@@ -125,7 +148,7 @@ def _fewest_flips(alpha: float) -> int:
     return next(n for n in range(1, 2000) if smallest_sign_flip_p(n) < alpha)
 
 
-def _images(images: StudyImages, see: float) -> list[str]:
+def _images(images: StudyImages, found: StudyPower) -> list[str]:
     if images.reason:
         return [f"Image noise, what other images would change and no seed takes away: not known here ({images.reason})."]
     what = "a difference" if images.paired else "AP"
@@ -134,12 +157,14 @@ def _images(images: StudyImages, see: float) -> list[str]:
         f"Image noise is what other images would change; no seed takes it away: {images.images:,} images leave {at_most}± {ap(images.half)} AP "
         f"to {what} (95 %) however many seeds are trained."
     ]
-    if not math.isnan(images.share):
+    if not math.isnan(images.share) and found.noise.source != "given":  # the share is that of the records' spread
         said.append(
             f"With the seeds that are there, {images.share:.0%} of the variance is the images' and {1 - images.share:.0%} the seeds'."
         )
-    if images.half > see:
-        said.append(f"So a difference of {see:g} AP can be shown on these images, not for others of their kind: that takes more images.")
+    if images.half > found.ask.see and found.mark is None:
+        said.append(
+            f"So a difference of {found.ask.see:g} AP can be shown on these images, not for others of their kind: that takes more images."
+        )
     return said
 
 
@@ -148,13 +173,16 @@ def _next(found: StudyPower, study: Study, store: Store) -> list[str]:
 
     if found.why == "nothing done":
         return [f"next: {again('run', study, store)}"]
-    wanted = 3 if found.why in ("one seed", "not paired") else found.needed
+    see, mark = found.ask.see, found.mark_all
+    if mark is not None and mark.never:
+        return [f"next: evaluate on more images, {mark.images:,} at the very least; more seeds alone cannot earn the mark for {see:g} AP."]
+    wanted = 3 if found.why in ("one seed", "not paired") else mark.needed if mark else found.needed_all
     if wanted is not None and wanted <= found.seeds:
-        return [f"The {found.seeds} seeds that are there are enough for {found.ask.see:g} AP."]
+        return [f"The {found.seeds} seeds that are there are enough for {see:g} AP{'' if mark else ' on these images'}."]
     if wanted is not None and wanted <= MANY_SEEDS:
         return [f"next: {again('run', study, store, f'seeds={seed_list(study.seeds, wanted)}')}   # what is done is kept"]
     seen = next((line.seen for line in found.lines if line.seeds == found.seeds), None)
-    easier = f" With the {found.seeds} seeds that are there, {ap(seen)} AP can be seen." if seen else ""
+    easier = f" With the {found.seeds} seeds that are there, {ap(seen)} AP can be seen on these images." if seen else ""
     return [f"Seeds alone will hardly do.{easier} Longer training and more data make runs differ less; or ask for more: --see."]
 
 

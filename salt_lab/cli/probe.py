@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from salt_lab.cli.shared import open_store, overrides_argument, read_study, store_option
+from salt_lab.cli.shared import open_records, overrides_argument, read_study, store_option
 from salt_lab.errors import SaltLabError, StoreError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def command(study: str, overrides: tuple[str, ...], store_root: Path | None, dev
     """
     from salt_lab.cli.trials import planned_trials
 
-    store = open_store(store_root)
+    store = open_records(store_root)
     question = read_study(study, overrides)
     trials = {item.trial_id: item for item in planned_trials(question, store)}
     done = [item for item in trials.values() if item.record.state == "done"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,26 @@ def open_store(root: Path | None) -> Store:
     from salt_lab.record.store import Store, default_store_root
 
     return Store(root if root is not None else default_store_root())
+
+
+def open_records(root: Path | None) -> Store:
+    """:func:`open_store` for commands that only read: a folder that was named and is not there is a mistake.
+
+    Raises:
+        StoreError: there is no folder ``root``.
+    """
+    if root is not None and not root.is_dir():
+        from salt_lab.errors import StoreError
+
+        raise StoreError(f"--store {root}: there is no results folder. Name the one with the records, or train first: salt-lab run STUDY")
+    return open_store(root)
+
+
+def finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse NaN and infinity, which click's ranges let through."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number to calculate with", context, parameter)
+    return value
 
 
 def on_terminal() -> bool:

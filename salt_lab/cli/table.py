@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from salt_lab.cli.shared import open_store, overrides_argument, read_study, store_option, study_argument
+from salt_lab.cli.shared import open_records, overrides_argument, read_study, store_option, study_argument
 
 if TYPE_CHECKING:
     from salt_lab.report.results import StudyResults
@@ -76,11 +76,14 @@ def command(
         raise click.UsageError("--resamples and --seed are for intervals: leave them out, or --no-intervals")
     from salt_lab.report.grid import chosen_metrics
     from salt_lab.report.intervals import find_intervals
+    from salt_lab.report.page import check_writable
     from salt_lab.report.published import beside
     from salt_lab.report.results import load_results, load_results_from_mlflow
     from salt_lab.report.table import render, study_table
 
-    columns, store = chosen_metrics(metrics), open_store(store_root)
+    columns, store = chosen_metrics(metrics), open_records(store_root)
+    if output is not None:
+        check_writable(output)
     plan = read_study(study, overrides)
     results = load_results_from_mlflow(plan, from_mlflow) if from_mlflow else load_results(plan, store)
     found = None if no_intervals else find_intervals(results, store, resamples=resamples or RESAMPLES, seed=seed or 0)
@@ -93,9 +96,10 @@ def command(
 
 
 def _write(output: Path, text: str, results: StudyResults) -> None:
+    from salt_lab.record.journal import write_whole
     from salt_lab.report.companion import companion_path, runs_table
 
     runs = companion_path(output)
-    output.write_text(text + "\n", encoding="utf-8")
-    runs.write_text(runs_table(results), encoding="utf-8")
+    write_whole(runs, runs_table(results))
+    write_whole(output, text + "\n")
     click.echo(f"table written to {output}, the runs behind it to {runs}", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from salt_lab.cli.shared import open_store, overrides_argument, read_study, store_option, study_argument
+from salt_lab.cli.shared import open_records, overrides_argument, read_study, store_option, study_argument
 
 
 @click.command("why", short_help="Say why cells are better or worse.")
@@ -35,7 +35,7 @@ def command(study: str, overrides: tuple[str, ...], store_root: Path | None, sty
     from salt_lab.report.why import why
     from salt_lab.report.why_table import render
 
-    store = open_store(store_root)
+    store = open_records(store_root)
     text = render(why(load_results(read_study(study, overrides), store), store), style, by).rstrip("\n")
     if output is None:
         click.echo(text)

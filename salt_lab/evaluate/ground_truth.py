@@ -51,7 +51,8 @@ def load_truth(source: str | Path | Mapping[str, Any], name: str = "annotations"
     """Read an annotation file, or its content (also ``COCO(...).dataset``), which is called ``name`` in messages.
 
     Raises:
-        DataError: the file is missing or no JSON; an id is missing, double or no whole number; an object has no box of four numbers or no area.
+        DataError: the file is missing or no JSON; an id is missing or no whole number; two annotations share one; an object has no box of four
+            numbers or no area.
     """
     name, content = (name, source) if isinstance(source, Mapping) else (str(source), _read(Path(source)))
     images = _by_id(content, "images", name)

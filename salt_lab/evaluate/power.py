@@ -6,18 +6,23 @@ Two questions that are often confused, both answered here:
   t * SD / sqrt(n) for n pairs, t being Student's quantile (2n - 2 or n - 1 degrees of freedom).
 - *see with 80 % power*: how large must the true difference be so that four studies of five find p < 0.05? Larger: an effect of the size of the
   interval's half is missed by every second study.
+
+And a third, of the studies' table, whose mark counts the images too (:mod:`salt_lab.evaluate.hierarchical`): :func:`mark_power`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from salt_lab.evaluate.seeds import LEVEL, t_quantile
+
+Floats = NDArray[np.float64]
 
 #: Beyond this many seeds an answer is "more than that".
 MOST_SEEDS = 100_000
@@ -25,6 +30,8 @@ MOST_SEEDS = 100_000
 REPORTED_GAPS = (0.1, 0.3)
 #: Mean distance of two normal draws = 2 / sqrt(pi) of their standard deviation.
 GAP_PER_SD = 2 / math.sqrt(math.pi)
+#: Points of the integrals over the spread that a study happens to find.
+NODES = 64
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,11 @@ def _power_by_f(effect: float, seeds: int, paired: bool, alpha: float) -> float:
 
 def seeds_needed(see: float, sd: float, *, paired: bool, power: float = 0.8, alpha: float = 0.05) -> int | None:
     """Fewest seeds in each arm (at least 2) with which a true difference of ``see`` AP is found with this power; None: over :data:`MOST_SEEDS`."""
+    return _fewest(lambda seeds: power_of(see, seeds, sd, paired=paired, alpha=alpha) >= power)
 
-    def enough(seeds: int) -> bool:
-        return power_of(see, seeds, sd, paired=paired, alpha=alpha) >= power
 
+def _fewest(enough: Callable[[int], bool]) -> int | None:
+    """Least number, from 2 to :data:`MOST_SEEDS`, that is enough, where every larger one is too; None: there is none."""
     few, many = 1, 2
     while not enough(many):
         few, many = many, 2 * many
@@ -125,3 +133,52 @@ def smallest_seen(seeds: int, sd: float, *, paired: bool, power: float = 0.8, al
         top *= 2
     gap = optimize.brentq(lambda see: power_of(see, seeds, sd, paired=paired, alpha=alpha) - power, 1e-9 * sd, top, xtol=1e-6 * sd)
     return float(gap)
+
+
+def mark_power(see: float, pairs: int, sd: float, se_images: float, *, alpha: float = 0.05) -> float:
+    """Chance that a true difference of ``see`` AP gets p < ``alpha`` from seeds *and* images, as the table asks it. (ours)
+
+    The test is that of :mod:`salt_lab.evaluate.hierarchical` for paired seeds, with a normal image part of known ``se_images``: the difference is
+    held against an image part plus ``t(pairs - 1)`` times its standard error over seeds. What a study finds, mean and spread, is independent for
+    normal noise, so the chance is one integral over the spread. With ``se_images`` 0 it is the paired t test's, :func:`power_of`.
+
+    Args:
+        see: true difference, AP points.
+        pairs: of seeds, at least 2.
+        sd: of the differences within a seed, on the same images, AP points.
+        se_images: standard error of the difference from what images do to all seeds alike, AP points; no seed shrinks it.
+        alpha: level of the two-sided test.
+    """
+    node_K, twice_K = np.polynomial.legendre.leggauss(NODES)  # on -1 to 1
+    weight_K: Floats = twice_K / 2
+    chi2_K = stats.chi2.ppf((node_K + 1) / 2, pairs - 1) / (pairs - 1)
+    found_K = sd * np.sqrt(chi2_K / pairs)
+    # t times a standard error is a normal number of random variance: the reference distribution is a mean of normal ones
+    spread_KJ = np.sqrt(se_images**2 + found_K[:, None] ** 2 / chi2_K[None, :])
+    low_K: Floats = np.zeros(NODES)
+    high_K: Floats = se_images * special.ndtri(1 - alpha / 4) + found_K * special.stdtrit(pairs - 1, 1 - alpha / 4)
+    for _ in range(50):
+        middle_K = (low_K + high_K) / 2
+        beyond_K = special.ndtr(-middle_K[:, None] / spread_KJ) @ weight_K
+        low_K, high_K = np.where(beyond_K > alpha / 2, middle_K, low_K), np.where(beyond_K > alpha / 2, high_K, middle_K)
+    true = math.sqrt(se_images**2 + sd**2 / pairs)
+    return float((special.ndtr((see - high_K) / true) + special.ndtr((-see - high_K) / true)) @ weight_K)
+
+
+def least_of_images(se_images: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The true difference, in AP points, that the table shows with this power at the very best, however many seeds are trained. (ours)
+
+    (z(1 - alpha / 2) + z(power)) * se_images: the images alone, as if normal.
+
+    >>> round(least_of_images(0.706), 2)
+    1.98
+    """
+    return float(special.ndtri(1 - alpha / 2) + special.ndtri(power)) * se_images
+
+
+def pairs_for_mark(see: float, sd: float, se_images: float, *, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """Fewest pairs of seeds (at least 2) with which :func:`mark_power` reaches ``power``; None: no number of seeds does, or one over
+    :data:`MOST_SEEDS`. (ours)"""
+    if see <= least_of_images(se_images, power=power, alpha=alpha):
+        return None
+    return _fewest(lambda pairs: mark_power(see, pairs, sd, se_images, alpha=alpha) >= power)

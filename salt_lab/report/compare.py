@@ -34,7 +34,8 @@ class Comparison:
             "seeds, unpaired": Welch's t, where no seed is common. "images": paired bootstrap over images of one seed, which knows nothing of
             other seeds. "none": no interval.
         pairs: number of common seeds.
-        p, p_adjusted: two-sided; after Holm's correction over all comparisons of the study. NaN with method "none".
+        p, p_adjusted: two-sided; after Holm's correction over all comparisons of the study that can earn a mark (one seed a side cannot: NaN
+            there). NaN with method "none".
         better: probability that a run of the variant beats one of the baseline (Mann and Whitney, unpaired, ties half); with method "images" the
             share of resamples in which it does; NaN with "none".
         mark: "**" where p_adjusted < 0.01, "*" where < 0.05, else ""; never where early stopping chose the seeds by their AP, nor with method
@@ -71,7 +72,7 @@ def compare(results: StudyResults, store: Store | None, resamples: int = 1000, s
     aps = ap_of_cells(results)
     draws = _draws(results, store, resamples, seed)
     found = {cell.key: _compared(cell, aps, draws) for cell in results.study.cells if cell.baseline is not None}
-    adjusted = holm({key: one.p for key, one in found.items()})
+    adjusted = holm({key: math.nan if one.method == "images" else one.p for key, one in found.items()})
     chosen = _chosen_by_ap(results)
     return {key: _marked(one, adjusted[key], bool(chosen & {key, one.baseline})) for key, one in found.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -54,11 +55,17 @@ def intervals_text(found: Intervals | None) -> str:
     counts = Counter(one.method for one in found.comparisons.values())
     used = [name for name in METHODS if counts[name]]
     if not used:
-        return " No delta has an interval: one seed, and no detections here to resample."
+        return f" No delta has an interval: {_why_none(found)}."
     kinds = "; ".join(METHODS[name] + (f" ({counts[name]} of {len(found.comparisons)} deltas)" if len(counts) > 1 else "") for name in used)
     draws = f", {found.resamples} resamples, bootstrap seed {found.seed}" if counts.keys() & set(_BOOTSTRAPPED) else ""
     without = f" {counts['none']} of {len(found.comparisons)} deltas have none." if counts["none"] else ""
     return f" [low, high]: 95 % interval, {kinds}{draws}.{without}{_mark_text(found)}"
+
+
+def _why_none(found: Intervals) -> str:
+    if all(math.isnan(one.delta) for one in found.comparisons.values()):
+        return "no seed is finished on both sides yet"
+    return "one seed, and nothing was resampled" if not found.resamples else "one seed, and no detections here to resample"
 
 
 def interval_notes(found: Intervals | None) -> tuple[str, ...]:

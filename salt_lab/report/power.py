@@ -1,10 +1,12 @@
 """From a study's records to "how many seeds do I need?": its own spread where it has one, else what others report.
 
-What the images leave open, whatever the number of seeds, stands apart: :func:`salt_lab.report.image_draws.study_images`.
+What the images leave open, whatever the number of seeds, is :func:`salt_lab.report.image_draws.study_images`; where it is known, the answer says
+apart what the table's mark takes, which counts it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ from salt_lab.evaluate.power import (
     PUBLISHED,
     Noise,
     given_noise,
+    least_of_images,
+    pairs_for_mark,
     pooled_noise,
     resolves,
     seeds_needed,
@@ -22,6 +26,7 @@ from salt_lab.evaluate.seeds import smallest_sign_flip_p
 from salt_lab.report.compare import ap_of_cells
 
 if TYPE_CHECKING:
+    from salt_lab.report.image_draws import StudyImages
     from salt_lab.report.results import StudyResults
 
 #: Numbers of seeds in the small table, besides the study's own and the one that is needed.
@@ -53,11 +58,30 @@ class Line:
 
 
 @dataclass(frozen=True)
+class MarkPower:
+    """What a comparison of the study's table takes to get p < ``level`` from seeds and images. (ours)
+
+    ``least``: the difference, AP points, that ever so many seeds show with the power that was asked for. ``needed``: pairs of seeds, ``needed_low``
+    to ``needed_high`` as the seeds' spread is uncertain; None where ``never``, or beyond all reason. ``images``: how many there would have to be
+    for the difference to be as large as ``least``, the images' noise going with 1 / sqrt(images).
+    """
+
+    level: float
+    least: float
+    never: bool
+    needed: int | None
+    needed_low: int | None
+    needed_high: int | None
+    images: int
+
+
+@dataclass(frozen=True)
 class StudyPower:
     """The answer. ``needed`` seeds in each arm, ``needed_low`` to ``needed_high`` as the spread itself is uncertain (None: beyond all reason).
 
     ``why`` says why the study's own spread is not the basis, "" where it is: a key of :data:`WHY`. ``seeds``: most seeds that a
     comparison, or a cell, has now. ``comparisons``: of the study; ``needed_all``: at the level of Holm's first step over them.
+    ``mark``, ``mark_all``: the same two for the table's mark; None where the images' part is not known from two seeds or more.
     """
 
     ask: Ask
@@ -70,6 +94,8 @@ class StudyPower:
     comparisons: int
     needed_all: int | None
     lines: tuple[Line, ...]
+    mark: MarkPower | None = None
+    mark_all: MarkPower | None = None
 
 
 #: Why the spread of a study's own paired differences is not the basis, in words.
@@ -84,8 +110,9 @@ WHY = {
 }
 
 
-def study_power(results: StudyResults | None, ask: Ask, sd: float | None = None) -> StudyPower:
-    """Answer ``ask`` from the records, or from ``sd`` (AP points, spread of one arm's runs) where it is given, with or without a study."""
+def study_power(results: StudyResults | None, ask: Ask, sd: float | None = None, images: StudyImages | None = None) -> StudyPower:
+    """Answer ``ask`` from the records, or from ``sd`` (AP points, spread of one arm's runs) where it is given, with or without a study; with the
+    study's ``images``, also what its table's mark takes."""
     noise, why, seeds = (given_noise(sd), "given", 0) if sd is not None else (PUBLISHED, "nothing done", 0)
     comparisons = 0
     if results is not None:
@@ -104,7 +131,25 @@ def study_power(results: StudyResults | None, ask: Ask, sd: float | None = None)
         comparisons=comparisons,
         needed_all=ask.needed(noise.sd, noise.paired, comparisons) if comparisons > 1 else needed,
         lines=lines(ask, noise, {seeds, needed}),
+        mark=mark(ask, noise, images),
+        mark_all=mark(ask, noise, images, max(comparisons, 1)),
     )
+
+
+def mark(ask: Ask, noise: Noise, images: StudyImages | None, comparisons: int = 1) -> MarkPower | None:
+    """What the table's mark takes, at ``ask``'s level over ``comparisons``; None where what the images do to all seeds alike is not known.
+
+    The table pairs by seed. A spread of one arm's runs counts as if the two runs of a seed had nothing in common: sqrt(2) times it.
+    """
+    if images is None or images.reason or not images.paired or math.isnan(images.se_images + images.se_seeds):
+        return None
+    level = ask.alpha / comparisons
+    least = least_of_images(images.se_images, power=ask.power, alpha=level)
+    scale = 1 if noise.paired else math.sqrt(2)
+    needed, low, high = (
+        pairs_for_mark(ask.see, sd * scale, images.se_images, power=ask.power, alpha=level) for sd in (noise.sd, noise.low, noise.high)
+    )
+    return MarkPower(level, least, ask.see <= least, needed, low, high, math.ceil(images.images * (least / ask.see) ** 2))
 
 
 def lines(ask: Ask, noise: Noise, more: set[int | None]) -> tuple[Line, ...]:

@@ -46,9 +46,10 @@ def test_the_exit_code_says_whether_anything_disagrees(tmp_path: Path, run: Call
 
 
 def test_a_study_on_other_data_has_nothing_to_compare_and_passes(run: Callable, study: Path, store: Path) -> None:
+    store.mkdir()
     result = run("check", study, "--store", store)
     assert result.exit_code == 0 and "not run on COCO" in result.output and "Nothing to compare" in result.output
-    assert not store.exists(), "checking makes no folders"
+    assert not list(store.iterdir()), "checking makes no folders"
 
 
 def test_a_study_that_is_not_there_is_bad_input(run: Callable) -> None:
@@ -56,5 +57,17 @@ def test_a_study_that_is_not_there_is_bad_input(run: Callable) -> None:
 
 
 def test_overrides_choose_the_part_to_check(run: Callable, study: Path, store: Path) -> None:
+    store.mkdir()
     output = run("check", study, "host=atss", "--store", store).output
     assert "salt=on" in output and "fcos" not in output
+
+
+@pytest.mark.parametrize("command", ["table", "check", "why", "probe", "power"])
+def test_a_results_folder_that_was_named_and_is_not_there_is_a_mistake(run: Callable, study: Path, store: Path, command: str) -> None:
+    result = run(command, study, "--store", store)
+    assert result.exit_code == 2 and f"--store {store}: there is no results folder" in result.output and not store.exists()
+
+
+def test_a_noise_that_is_no_number_is_refused(run: Callable, study: Path) -> None:
+    result = run("check", study, "--noise", "nan")
+    assert result.exit_code == 2 and "--noise" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from salt_lab.data import fingerprint
 from salt_lab.record import FolderRecorder, Store
 from salt_lab.record.fold import COCO_NAMES
+from salt_lab.report.image_draws import StudyImages
 from salt_lab.spec.study import load_study
 from salt_lab.spec.trial import canonical, trial_id
 
@@ -64,16 +66,76 @@ def test_a_studys_own_paired_spread_is_the_basis_and_its_uncertainty_makes_a_ran
     assert low < middle < high and middle == 57
     assert "Holm asks p < 0.025 of the first" in result.output
     assert "so p < 0.05 takes 6 pairs at least" in result.output
-    assert "Seeds alone will hardly do. With the 3 seeds that are there, 2.58 AP can be seen." in result.output
+    assert "Seeds alone will hardly do. With the 3 seeds that are there, 2.58 AP can be seen on these images." in result.output
 
 
 def test_a_large_difference_needs_no_further_seed_and_a_middling_one_gets_its_command(
     run: Callable, study: Path, store: Path, trained
 ) -> None:
     trained(THREE_SEEDS, "seeds=[0,1,2]")
-    assert "The 3 seeds that are there are enough for 3 AP." in run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 3).output
+    assert (
+        "3 seeds that are there are enough for 5 AP on these images."
+        in run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 5).output
+    )
     output = run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 1.5).output
-    assert re.search(r"next: salt-lab run .*tiny\.yaml 'seeds=\[0,1,2,3,4\]' --store", output)
+    assert re.search(r"next: salt-lab run .*tiny\.yaml 'seeds=\[0,1,2,3,4,5\]' --store", output), (
+        "6, as Holm asks over two comparisons; 5 without"
+    )
+
+
+@pytest.fixture
+def with_images(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the 87 evaluation images leave this standard error to a difference, as if the detections were here."""
+
+    def leave(se_images: float, se_seeds: float = 0.5) -> None:
+        found = StudyImages(se_images, se_seeds, 87, 2, True, "")
+        monkeypatch.setattr("salt_lab.report.image_draws.study_images", lambda *_, **__: found)
+
+    return leave
+
+
+def test_what_the_images_forbid_no_number_of_seeds_is_said_to_show(run: Callable, study: Path, store: Path, trained, with_images) -> None:
+    trained(THREE_SEEDS, "seeds=[0,1,2]")
+    with_images(0.7)
+    output = run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 1.6).output
+    assert "To see 1.6 AP on these images" in output and "pairs of seeds (paired t test)" in output
+    assert "no number of seeds earns the table's mark for 1.6 AP: these 87 images leave 1.96 AP" in output  # 2.80 * 0.7
+    assert "next: evaluate on more images, 159 at the very least" in output  # 87 * (3.08 * 0.7 / 1.6)^2
+    assert "salt-lab run" not in output and "are enough" not in output
+
+
+def test_the_command_is_for_the_tables_mark_and_so_is_enough(run: Callable, study: Path, store: Path, trained, with_images) -> None:
+    trained(THREE_SEEDS, "seeds=[0,1,2]")
+    with_images(0.7)
+    output = run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 2.5).output
+    every = next(line for line in output.splitlines() if line.startswith("In the table at Holm's p < 0.025: "))
+    pairs = int(re.search(r": (\d+) pairs of seeds", every)[1])
+    assert pairs == json.loads(run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 2.5, "--json").output)["mark_all"]["needed"]
+    on_these = int(re.search(r"Holm asks p < 0.025 of the first: (\d+)", output)[1])
+    assert pairs > on_these
+    seeds = re.search(r"next: salt-lab run .*'seeds=\[([\d,]+)\]'", output)[1]
+    assert len(seeds.split(",")) == pairs
+    output = run("power", study, "seeds=[0,1,2]", "--store", store, "--see", 9).output
+    assert "The 3 seeds that are there are enough for 9 AP." in output
+
+
+def test_with_one_seed_the_images_part_is_only_a_bound_and_says_nothing_of_the_mark(
+    run: Callable, study: Path, store: Path, trained, with_images
+) -> None:
+    trained(ONE_SEED)
+    with_images(0.7, math.nan)
+    output = run("power", study, "--store", store).output
+    assert "leave at most" in output and "table's mark" not in output and "seeds=[0,1,2]" in output
+
+
+def test_a_given_spread_is_not_set_against_the_records_share_of_the_images(
+    run: Callable, study: Path, store: Path, trained, with_images
+) -> None:
+    trained(THREE_SEEDS, "seeds=[0,1,2]")
+    with_images(0.7)
+    words = ("power", study, "seeds=[0,1,2]", "--store", store, "--see", 3)
+    assert "66% of the variance is the images'" in run(*words).output
+    assert "of the variance" not in run(*words, "--sd", 0.5).output
 
 
 def test_image_noise_is_said_to_be_unknown_and_why_where_there_are_no_detections(run: Callable, study: Path, store: Path, trained) -> None:
@@ -92,9 +154,10 @@ def test_a_study_with_one_seed_gets_what_others_report_and_the_command_for_three
 
 
 def test_a_study_that_was_never_run_gets_what_others_report_and_the_command_to_run_it(run: Callable, study: Path, store: Path) -> None:
+    store.mkdir()
     result = run("power", study, "--store", store)
     assert result.exit_code == 0 and "No trial of this study is done" in result.output
-    assert f"next: salt-lab run {study} --store {store}" in result.output and not store.exists()
+    assert f"next: salt-lab run {study} --store {store}" in result.output and not list(store.iterdir())
 
 
 def test_a_study_that_compares_nothing_goes_by_the_runs_of_its_cells(run: Callable, study: Path, store: Path, trained) -> None:

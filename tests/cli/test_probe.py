@@ -81,8 +81,9 @@ def test_trials_whose_checkpoints_are_gone_are_named(tmp_path: Path, trials: lis
 
 def test_a_study_that_never_ran_has_nothing_to_probe(tmp_path: Path, run: Callable) -> None:
     (tmp_path / "s.yaml").write_text(STUDY)
+    (tmp_path / "none").mkdir()
     result = run("probe", tmp_path / "s.yaml", "--store", tmp_path / "none")
-    assert result.exit_code == 0 and "2 trials, 0 done" in result.output and not (tmp_path / "none").exists()
+    assert result.exit_code == 0 and "2 trials, 0 done" in result.output and not list((tmp_path / "none").iterdir())
 
 
 def test_the_help_needs_no_torch() -> None:

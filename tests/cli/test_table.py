@@ -70,4 +70,6 @@ def test_options_that_make_no_sense_are_refused_with_the_choices(run: Callable, 
 
 def test_a_folder_that_is_not_there_is_an_error_of_one_line(run: Callable, recorded: Path, store: Path, tmp_path: Path) -> None:
     result = run("table", recorded, "--store", store, "--no-intervals", "-o", tmp_path / "no" / "table.md")
-    assert result.exit_code == 1 and "No such file or directory" in result.output and "Traceback" not in result.output
+    assert (
+        result.exit_code == 2 and "--output" in result.output and "there is no folder" in result.output and "Traceback" not in result.output
+    )

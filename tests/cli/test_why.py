@@ -52,10 +52,12 @@ def test_why_writes_csv_to_a_file(run: Callable, study: Path, measured: Path, tm
 
 
 def test_why_of_a_study_that_nobody_has_run_says_so(run: Callable, study: Path, store: Path) -> None:
+    store.mkdir()
     result = run("why", study, "--store", store)
-    assert result.exit_code == 0 and "Nothing to measure" in result.output and not store.exists()
+    assert result.exit_code == 0 and "Nothing to measure" in result.output and not list(store.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_one_line(run: Callable, study: Path, store: Path, tmp_path: Path) -> None:
+    store.mkdir()
     result = run("why", study, "--store", store, "-o", tmp_path / "nowhere" / "why.md")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "--output" in result.stderr

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from salt_lab.evaluate.hierarchical import _Arm, _estimate
 from salt_lab.evaluate.power import (
     PUBLISHED,
     given_noise,
+    least_of_images,
+    mark_power,
+    pairs_for_mark,
     pooled_noise,
     power_of,
     resolves,
@@ -98,3 +102,47 @@ def test_the_published_spread_gives_the_reported_gaps_between_two_runs():
         assert np.abs(runs[:, 0] - runs[:, 1]).mean() == pytest.approx(gap, rel=0.01)
     assert PUBLISHED.low < PUBLISHED.sd < PUBLISHED.high
     assert (given_noise(0.2).low, given_noise(0.2).sd, given_noise(0.2).high) == (0.2, 0.2, 0.2)
+
+
+#: BCCD: SD of the differences between seeds, and what 87 images do to all seeds alike, AP points.
+BCCD_SD, BCCD_IMAGES = 1.624, 0.706
+
+
+def share_of_marks(see, pairs, studies=500, resamples=200):
+    """Share of simulated studies in which the table's own test, over seeds and images, gives p < 0.05."""
+    rng, marks = np.random.default_rng(5), 0
+    for _ in range(studies):
+        gain_N = see + rng.normal(0, BCCD_IMAGES) + rng.normal(0, BCCD_SD, pairs)
+        draws_NR = gain_N[:, None] + rng.normal(0, BCCD_IMAGES, resamples)
+        marks += _estimate([_Arm(gain_N, draws_NR, 1)], pairs, (pairs, pairs), 0.95, 0).p < 0.05
+    return marks / studies
+
+
+def test_the_pairs_for_the_tables_mark_earn_it_in_four_simulated_studies_of_five():
+    pairs = pairs_for_mark(3.0, BCCD_SD, BCCD_IMAGES)
+    assert pairs > seeds_needed(3.0, BCCD_SD, paired=True), "the images cost pairs"
+    assert mark_power(3.0, pairs, BCCD_SD, BCCD_IMAGES) == pytest.approx(share_of_marks(3.0, pairs), abs=0.05)
+
+
+def test_pairs_that_do_for_a_t_test_on_these_images_earn_the_tables_mark_in_less_than_every_second_study():
+    pairs = seeds_needed(1.6, BCCD_SD, paired=True)
+    assert power_of(1.6, pairs, BCCD_SD, paired=True) >= 0.8
+    assert mark_power(1.6, pairs, BCCD_SD, BCCD_IMAGES) == pytest.approx(0.43, abs=0.01)
+    assert pairs_for_mark(1.6, BCCD_SD, BCCD_IMAGES) is None, "and no number of pairs will do"
+    assert mark_power(1.6, 100_000, BCCD_SD, BCCD_IMAGES) < 0.8
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5, 40])
+def test_without_image_noise_the_mark_is_the_paired_t_tests(pairs):
+    for see in (0.1, 1.0, 3.0):
+        assert mark_power(see, pairs, 1.2, 0.0) == pytest.approx(power_of(see, pairs, 1.2, paired=True), abs=2e-4)
+
+
+def test_with_ever_so_many_seeds_the_least_difference_of_the_images_is_seen_with_the_power_asked_for():
+    for power, alpha in ((0.8, 0.05), (0.9, 0.025)):
+        least = least_of_images(BCCD_IMAGES, power=power, alpha=alpha)
+        assert mark_power(least, 100_000, BCCD_SD, BCCD_IMAGES, alpha=alpha) == pytest.approx(power, abs=1e-3)
+        assert pairs_for_mark(least, BCCD_SD, BCCD_IMAGES, power=power, alpha=alpha) is None
+        needed = pairs_for_mark(1.2 * least, BCCD_SD, BCCD_IMAGES, power=power, alpha=alpha)
+        assert mark_power(1.2 * least, needed, BCCD_SD, BCCD_IMAGES, alpha=alpha) >= power
+        assert mark_power(1.2 * least, needed - 1, BCCD_SD, BCCD_IMAGES, alpha=alpha) < power

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from salt_lab.evaluate.accumulate import numbers
 from salt_lab.evaluate.bootstrap import paired
 from salt_lab.evaluate.matching import match
 from salt_lab.record.journal import read_json
+from salt_lab.report import compare as module
 from salt_lab.report.compare import compare
 from salt_lab.report.image_draws import study_images
 from salt_lab.report.power import Ask, study_power
@@ -104,6 +106,19 @@ def test_every_comparison_of_the_study_counts_in_holms_correction(full):
     assert found["atss"].p_adjusted == pytest.approx(2 * found["atss"].p)
     assert found["gfl"].p_adjusted == pytest.approx(found["gfl"].p), "the last step"
     assert (found["atss"].mark, found["gfl"].mark) == ("*", ""), "0.014 before, 0.027 after; 0.12"
+
+
+def test_a_comparison_of_one_seed_takes_no_mark_from_the_others(full, monkeypatch):
+    true = module._compared
+
+    def one_seed_of_gfl(cell, aps, draws):
+        found = true(cell, aps, draws)
+        return found if cell.label["host"] == "atss" else replace(found, method="images", p=0.001)
+
+    monkeypatch.setattr(module, "_compared", one_seed_of_gfl)
+    found = seeds_only(full)
+    assert found["atss"].p_adjusted == found["atss"].p and found["atss"].mark == "*", "it is the only one that can earn a mark"
+    assert math.isnan(found["gfl"].p_adjusted) and found["gfl"].mark == ""
 
 
 def test_only_cells_with_a_baseline_are_compared_and_with_the_studys_own(full):
