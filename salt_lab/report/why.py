@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from salt_lab.evaluate.probe_data import PROBE, Probe, load_probe
 from salt_lab.evaluate.seeds import SeedDifference, difference
 from salt_lab.report.matches import matches_of
 from salt_lab.report.rows import Spread, spread
+from salt_lab.report.why_classes import OVER_CLASSES, ClassColumns, Columns, class_columns, fewest, means, shared
 from salt_lab.report.why_data import Truths, read_detections
 from salt_lab.report.why_measures import Part, Values, measures_of_detections, measures_of_probe
 from salt_lab.report.why_sections import SECTIONS, Section
@@ -41,7 +43,8 @@ RunValues = Mapping[Part, Values]
 class WhyRow:
     """One cell. ``values``: part -> measure -> mean and SD over the seeds that have it; ``deltas``: likewise against ``baseline``, None without one.
 
-    ``seeds`` are those with anything measured.
+    ``seeds`` are those with anything measured. ``classes``: part -> measure -> seed -> class -> number, behind what is a mean over classes;
+    ``delta_classes``: the least number of classes behind a seed of such a delta, which is over the classes that both runs of the seed have.
     """
 
     key: str
@@ -51,6 +54,8 @@ class WhyRow:
     seeds: tuple[int, ...]
     values: Mapping[Part, Mapping[str, Spread]]
     deltas: Mapping[Part, Mapping[str, SeedDifference]] | None
+    classes: ClassColumns
+    delta_classes: Mapping[Part, Mapping[str, int]]
 
     def value(self, part: Part, measure: str) -> Spread:
         """Of a measure that the cell does not have: NaN over 0 seeds."""
@@ -81,6 +86,26 @@ class Why:
         """Has any cell any number of this section for this part?"""
         return any(row.value(part, measure.key).n for row in self.rows for measure in section.measures)
 
+    @property
+    def seeds(self) -> int:
+        """The largest number of seeds that a cell has."""
+        return max((len(row.seeds) for row in self.rows), default=0)
+
+    def known(self, part: Part, measure: str) -> frozenset[str]:
+        """The classes for which any run has this measure; empty where it is no mean over classes."""
+        return self.known_classes.get(part, {}).get(measure, frozenset())
+
+    @cached_property
+    def known_classes(self) -> Mapping[Part, Mapping[str, frozenset[str]]]:
+        """Part -> measure -> the classes for which any run has it."""
+        found: dict[Part, dict[str, frozenset[str]]] = {}
+        for row in self.rows:
+            for part, measures in row.classes.items():
+                for key, runs in measures.items():
+                    known = found.setdefault(part, {}).get(key, frozenset())
+                    found[part][key] = known.union(*runs.values())
+        return found
+
 
 def why(results: StudyResults, store: Store) -> Why:
     """Measure every finished trial of a study from its detections and, where there is one, its probe.
@@ -97,7 +122,7 @@ def why(results: StudyResults, store: Store) -> Why:
         for cell in results.study.cells
     }
     rows = tuple(_row(cell, by_cell) for cell in results.study.cells)
-    parts = dict.fromkeys(part for runs in by_cell.values() for values in runs.values() for part in values)
+    parts = dict.fromkeys(part for runs in by_cell.values() for values in runs.values() for part in values if not part.within)
     ordered = sorted(parts, key=lambda part: ("all", "size", "class").index(part.kind))
     return Why(results.study.name, results.study.question, results.label_keys, rows, tuple(ordered), found.missing)
 
@@ -113,17 +138,28 @@ def _row(cell: Cell, by_cell: Mapping[str, Mapping[int, RunValues]]) -> WhyRow:
     against = None if cell.baseline is None else by_cell.get(cell.baseline, {})
     columns = _columns(by_cell[cell.key])
     values = {part: {key: spread(runs.values()) for key, runs in measures.items()} for part, measures in columns.items()}
-    deltas = None if against is None else _deltas(columns, _columns(against))
-    return WhyRow(cell.key, cell.name, dict(cell.label), cell.baseline, tuple(by_cell[cell.key]), values, deltas)
+    classes = class_columns(columns)
+    deltas, counts = (None, {}) if against is None else _deltas((columns, classes), _columns(against))
+    return WhyRow(cell.key, cell.name, dict(cell.label), cell.baseline, tuple(by_cell[cell.key]), values, deltas, classes, counts)
 
 
 def _deltas(
-    variant: Mapping[Part, Mapping[str, Mapping[int, float]]], baseline: Mapping[Part, Mapping[str, Mapping[int, float]]]
-) -> dict[Part, dict[str, SeedDifference]]:
-    return {
-        part: {key: difference(runs, baseline.get(part, {}).get(key, {})) for key, runs in measures.items()}
-        for part, measures in variant.items()
-    }
+    variant: tuple[Columns, ClassColumns], baseline: Columns
+) -> tuple[dict[Part, dict[str, SeedDifference]], dict[Part, dict[str, int]]]:
+    """The differences, and how many classes are behind those of means over classes."""
+    columns, classes = variant
+    others = class_columns(baseline)
+    found: dict[Part, dict[str, SeedDifference]] = {}
+    counts: dict[Part, dict[str, int]] = {}
+    for part, measures in columns.items():
+        for key, runs in measures.items():
+            against: Mapping[int, float] = baseline.get(part, {}).get(key, {})
+            if part.kind != "class" and key in OVER_CLASSES:
+                ours, theirs = shared(classes.get(part, {}).get(key, {}), others.get(part, {}).get(key, {}))
+                counts.setdefault(part, {})[key] = min(fewest(ours), fewest(theirs))
+                runs, against = means(ours), means(theirs)
+            found.setdefault(part, {})[key] = difference(runs, against)
+    return found, counts
 
 
 def _columns(runs: Mapping[int, RunValues]) -> dict[Part, dict[str, dict[int, float]]]:

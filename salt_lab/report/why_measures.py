@@ -31,10 +31,14 @@ SIZES = {"s": "small", "m": "medium", "l": "large"}
 
 
 class Part(NamedTuple):
-    """What a number is over. ``kind``: "all", "size" or "class"; ``name``: "", small | medium | large, or the class's name."""
+    """What a number is over. ``kind``: "all", "size" or "class"; ``name``: "", small | medium | large, or the class's name.
+
+    ``within``: of a class the size to which it is confined; such parts are in no table, they stand behind the size's mean over classes.
+    """
 
     kind: str
     name: str = ""
+    within: str = ""
 
     @property
     def text(self) -> str:
@@ -53,10 +57,9 @@ def measures_of_detections(pairs: Overlaps, names: Mapping[int, str]) -> dict[Pa
     for size in ("all", *SIZES):
         errors, lrp = errors_by_type(pairs, size), olrp(pairs, size)
         each = {c: _OfClass(errors[c], lrp[c], _rank(loose, c, size), _rank(tight, c, size), _gap(loose, c, size)) for c in names}
-        found[_part(size)] = _mean([_detection_values(one) for one in each.values()])
-        if size == "all":
-            by_class = {Part("class", names[c]): _detection_values(one) for c, one in each.items()}
-    return {**found, **by_class}
+        by_class = {_part_of_class(names[c], size): _detection_values(one) for c, one in each.items()}
+        found |= {_part(size): _mean(by_class.values()), **by_class}
+    return found
 
 
 def measures_of_probe(probe: Probe, names: Mapping[int, str]) -> dict[Part, Values]:
@@ -65,16 +68,19 @@ def measures_of_probe(probe: Probe, names: Mapping[int, str]) -> dict[Part, Valu
     candidates = probed(probe)
     for size in ("all", *SIZES):
         at_P = of_size(probe.area_P.astype(np.float64), size)
-        rows = [_positive_values(candidates, probe, c, size) for c in names]
-        found[_part(size)] = {**_mean(rows), **_point_values(_take(probe, at_P))}
+        by_class = {_part_of_class(name, size): _positive_values(candidates, c, size) for c, name in names.items()}
+        found |= {_part(size): {**_mean(by_class.values()), **_location_values(_take(probe, at_P))}, **by_class}
     for c, name in names.items():
-        of_class = _take(probe, probe.category_P == c)
-        found[Part("class", name)] = {**_positive_values(candidates, probe, c, "all"), **_point_values(of_class)}
+        found[_part_of_class(name, "all")] |= _location_values(_take(probe, probe.category_P == c))
     return found
 
 
 def _part(size: str) -> Part:
     return ALL if size == "all" else Part("size", SIZES[size])
+
+
+def _part_of_class(name: str, size: str) -> Part:
+    return Part("class", name, _part(size).name)
 
 
 def _rank(of: Candidates, category: int, size: str) -> RankCorrelation:
@@ -109,11 +115,8 @@ def _alignment_values(source: str, rank: RankCorrelation, gap: IouGap) -> Values
     return {f"{source}_{name}": value for name, value in {**values, "chosen_iou": gap.chosen, "best_iou": gap.best}.items()}
 
 
-def _positive_values(of: Candidates, probe: Probe, category: int, size: str) -> Values:
-    at_P = (probe.category_P == category) & of_size(probe.area_P.astype(np.float64), size)
-    refined: Refinement = refinement(probe.coarse_iou_P[at_P], probe.iou_P[at_P])
-    aligned = _alignment_values("positives", _rank(of, category, size), _gap(of, category, size))
-    return {**aligned, "coarse_iou": refined.coarse, "refined_iou": refined.refined, "refined_better": refined.better}
+def _positive_values(of: Candidates, category: int, size: str) -> Values:
+    return _alignment_values("positives", _rank(of, category, size), _gap(of, category, size))
 
 
 def _mean(rows: Iterable[Values]) -> Values:
@@ -124,9 +127,10 @@ def _mean(rows: Iterable[Values]) -> Values:
     return {key: float(np.nanmean(column)) if np.isfinite(column).any() else float("nan") for key, column in columns.items()}
 
 
-def _point_values(probe: Probe) -> Values:
-    """Where points fall; over locations, whatever their class."""
-    values: Values = {}
+def _location_values(probe: Probe) -> Values:
+    """Coarse against refined boxes and where points fall, over locations, and distances to the class mark, over objects; whatever their class."""
+    refined: Refinement = refinement(probe.coarse_iou_P, probe.iou_P)
+    values: Values = {"coarse_iou": refined.coarse, "refined_iou": refined.refined, "refined_better": refined.better}
     for kind, points_PK2 in (("reg", probe.reg_points_PK2), ("cls", probe.cls_points_PK2)):
         found = points.places(points_PK2, probe.object_box_P4)
         values |= {f"{kind}_{name}": getattr(found, name) for name in ("on_sides", "inside", "outside", "touched")}

@@ -21,13 +21,17 @@ class Measure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Measures that stand in one table. ``source``: "detections" or "probe"; ``meaning`` is a sentence for under it."""
+    """Measures that stand in one table. ``source``: "detections" or "probe"; ``meaning`` is a sentence for under it.
+
+    ``over``: what a number of all objects, or of a size, is the mean over: "classes", "locations" or "objects".
+    """
 
     key: str
     title: str
     source: str
     measures: tuple[Measure, ...]
     meaning: str
+    over: str = "classes"
 
 
 def _alignment(source: str, long: str) -> tuple[Measure, ...]:
@@ -94,7 +98,8 @@ SECTIONS = (
             Measure("refined_iou", "IoU refined", 3, 1),
             Measure("refined_better", "refined better (%)", 1, 0, 100),
         ),
-        "Over positive locations; a gated SDR acts on those whose refined box is better.",
+        "Over all positive locations, whatever their class; a gated SDR acts on those whose refined box is better.",
+        "locations",
     ),
     Section(
         "points",
@@ -102,6 +107,7 @@ SECTIONS = (
         "probe",
         (*_places("reg", "R-points"), *_places("cls", "C-points")),
         "Relative to the object's box, a point being on a side within a tenth of the object's extent of it; over all positive locations.",
+        "locations",
     ),
     Section(
         "mark",
@@ -115,6 +121,7 @@ SECTIONS = (
             Measure("mark_reg_median", "median R-point", 3),
             Measure("mark_grid_median", "median 3x3 tap", 3),
         ),
-        "Distance in units of the object's size (square root of its box's area), embedded data set only.",
+        "Distance in units of the object's size (square root of its box's area), embedded data set only; over objects.",
+        "objects",
     ),
 )

@@ -19,8 +19,10 @@ from salt_lab.data import prepare
 from salt_lab.errors import UserError
 from salt_lab.evaluate.coco import coco_numbers
 from salt_lab.evaluate.probe_data import PROBE, empty_probe, save_probe
+from salt_lab.report.page_parts.tables import why_tables
 from salt_lab.report.results import load_results
 from salt_lab.report.why import Why, why
+from salt_lab.report.why_classes import shared
 from salt_lab.report.why_measures import ALL, Part
 from salt_lab.report.why_table import render
 
@@ -55,6 +57,13 @@ class Trained:
             for (a, (x, y, w, h)), score in zip(boxes, scores, strict=True)
         ]
 
+    def off_by_class(self, shift: float, **special: float | None) -> list[dict[str, Any]]:
+        """Detections off by ``shift``, those of a class in ``special`` by that; None: nothing of it is found."""
+        names = {category["id"]: category["name"] for category in self.content["categories"]}
+        shifts = [special.get(names[a["category_id"]], shift) for a in self.content["annotations"]]
+        by_shift = {s: self.detections(s) for s in set(shifts) if s is not None}
+        return [by_shift[s][at] for at, s in enumerate(shifts) if s is not None]
+
     def done(self, seed: int, salt: bool, shift: float) -> Path:
         return self.record(self.bench.trial(seed, salt=salt), self.detections(shift, seed))
 
@@ -68,7 +77,7 @@ class Trained:
             json.dump(rows, file)
         return folder
 
-    def probe(self, folder: Path, *, salt: bool, coarse: float = 0.6, refined: float = 0.8) -> None:
+    def probe(self, folder: Path, *, salt: bool, coarse: float | list[float] = 0.6, refined: float = 0.8) -> None:
         """Three positive locations for each object: the best-scored one is the worst located; points on the box's sides and on the mark."""
         objects = [a for a in self.content["annotations"] for _ in range(3)]
         corners = np.array([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in objects)])
@@ -84,7 +93,7 @@ class Trained:
             "score_P": np.tile([0.9, 0.5, 0.1], n // 3),
             "class_score_P": np.tile([0.9, 0.5, 0.1], n // 3),
             "iou_P": refined + np.tile([-0.1, 0.0, 0.1], n // 3),
-            "coarse_iou_P": np.full(n, coarse if salt else np.nan),
+            "coarse_iou_P": np.broadcast_to(np.repeat(coarse, 3) if isinstance(coarse, list) else coarse if salt else np.nan, n),
             "level_P": np.zeros(n, np.int32),
             "stride_P": np.full(n, 8.0),
             "cell_P2": marks,
@@ -167,7 +176,9 @@ def test_positive_locations_speak_of_ranking_refining_and_points(trained: Traine
     assert on.value(ALL, "mark_cls_nearest").mean < 1e-6 < on.value(ALL, "mark_grid_median").mean
     assert on.value(Part("size", "medium"), "refined_iou").mean == pytest.approx(0.8)
     text = render(trained.why())
-    assert "refined boxes are better than coarse ones at 100 % of the positive locations (IoU 0.600 to 0.800)" in text
+    assert (
+        "refined boxes are better than coarse ones at 100 % of all positive locations, where the mean IoU goes from 0.600 to 0.800" in text
+    )
     assert "## Where the points fall" in text and "## How near the points come to the class mark" in text and "Not measured" not in text
 
 
@@ -240,3 +251,86 @@ def test_detections_that_do_not_give_the_recorded_ap_are_not_measured(shifted: T
     with gzip.open(shifted.bench.store.trial_dir(identity) / "detections.json.gz", "wt") as file:
         json.dump(shifted.detections(0.25), file)
     assert any(identity in line and "is not the recorded one" in line for line in shifted.why().missing)
+
+
+def _loc(shift: float) -> float:
+    """oLRP Loc of boxes that are all off by ``shift`` of their width."""
+    return 100 * (1 - (1 - shift) / (1 + shift))
+
+
+@pytest.fixture
+def lost(trained: Trained) -> tuple[Trained, str, int]:
+    """SALT's boxes are off by 0.1 and the baseline's by 0.05, but of one class by 0.2 in both; SALT's second seed finds nothing of that class."""
+    names = [category["name"] for category in trained.content["categories"]]
+    for seed in (0, 1):
+        trained.record(trained.bench.trial(seed, salt=False), trained.off_by_class(0.05, **{names[0]: 0.2}))
+        trained.record(trained.bench.trial(seed, salt=True), trained.off_by_class(0.1, **{names[0]: None if seed else 0.2}))
+    return trained, names[0], len(names)
+
+
+def test_a_class_that_a_run_does_not_find_does_not_flatter_its_other_classes(lost: tuple[Trained, str, int]) -> None:
+    """Every box of SALT is as bad as the baseline's or worse. Over each run's own classes its second seed would look better than it is."""
+    trained, gone, n = lost
+    on = trained.why().rows[1]
+    worse = _loc(0.1) - _loc(0.05)
+    delta = on.delta(ALL, "olrp_loc")
+    assert delta.delta == pytest.approx(((n - 1) / n * worse + worse) / 2, abs=0.01) and delta.n == 2
+    naive = _loc(0.1) - ((n - 1) * _loc(0.05) + _loc(0.2)) / n
+    assert naive < worse - 4 and on.delta_classes[ALL]["olrp_loc"] == n - 1 and on.delta_classes[ALL]["olrp_fn"] == n
+    assert on.delta(ALL, "olrp_fn").delta == pytest.approx(100 / n / 2)
+    assert on.delta(Part("class", gone), "olrp_loc").n == 1
+    assert on.delta(Part("size", "medium"), "olrp_loc").delta > (n - 1) / n * worse - 0.01
+
+
+def test_classes_behind_a_number_are_counted_and_the_missing_ones_named(lost: tuple[Trained, str, int]) -> None:
+    trained, gone, n = lost
+    found = trained.why()
+    text = render(found)
+    olrp = text.split("## oLRP")[1].split("\n## ")[0]
+    assert olrp.count(f"[{n - 1}/{n}]") >= 4 and f"- salt=on seed 1: no {gone} in Loc, FP\n" in olrp
+    assert "(1)" in next(line for line in olrp.splitlines() if line.startswith(f"| {gone}") and " on " in line)
+    assert "only 2 of the 3 classes" in text and f"[a seed with {n - 1} of {n} classes]" in text.splitlines()[4]
+    page = next(table for table in why_tables(found) if table.title == "oLRP")
+    assert f"salt=on seed 1: no {gone} in Loc, FP." in page.note and "only 2 of the 3 classes" in page.note
+    marked = [cell for cell in page.body[1] if f"[{n - 1}/{n}]" in cell.text]
+    assert len(marked) == 2 and all(f"[{n - 1}/{n}]" in cell.below for cell in marked)
+    rows = csv.DictReader(io.StringIO(render(found, "csv")))
+    one = next(r for r in rows if r["measure"] == "olrp_loc" and r["part"] == "all" and r["salt.enabled"] == "on")
+    assert (one["classes"], one["delta_classes"], one["classes_known"]) == (str(n - 1), str(n - 1), str(n))
+
+
+def test_a_seed_that_one_arm_lacks_is_counted_and_named_and_whole_studies_have_no_marks(trained: Trained) -> None:
+    trained.done(0, False, 0.05)
+    trained.done(0, True, 0.1)
+    whole = render(trained.why())
+    trained.done(1, False, 0.05)
+    text = render(trained.why())
+    assert "(2): over only" not in whole and "(2): over only" in text
+    assert "salt=on: no measures of seed 1." in text and "18.2 (1)" in text and "+8.7 (1)" in text
+
+
+def test_arms_that_cannot_be_paired_are_compared_over_the_classes_that_all_runs_have() -> None:
+    variant = {0: {"a": 1.0, "b": 5.0}, 1: {"a": 2.0}}
+    baseline = {2: {"a": 3.0, "b": 4.0}, 3: {"a": 3.0, "b": 9.0}}
+    assert shared(variant, baseline) == ({0: {"a": 1.0}, 1: {"a": 2.0}}, {2: {"a": 3.0}, 3: {"a": 3.0}})
+    paired = shared({0: {"a": 1.0, "b": 5.0}, 1: {"a": 2.0}, 2: {"b": 1.0}}, {0: {"b": 4.0}, 1: {"a": 3.0, "b": 9.0}, 2: {"a": 1.0}})
+    assert paired == ({0: {"b": 5.0}, 1: {"a": 2.0}}, {0: {"b": 4.0}, 1: {"a": 3.0}})
+
+
+def test_coarse_and_refined_boxes_are_compared_over_locations_and_by_class_within_each(trained: Trained) -> None:
+    """Of the first class no refined box is better, of the others all: the share is that of locations, whatever the number of classes."""
+    objects, first = trained.content["annotations"], trained.content["categories"][0]
+    is_first = np.array([a["category_id"] == first["id"] for a in objects])
+    trained.done(0, False, 0.0)
+    trained.probe(trained.done(0, True, 0.0), salt=True, coarse=np.where(is_first, 0.95, 0.5).tolist())
+    on = trained.why().rows[1]
+    share = 1 - is_first.mean()
+    assert abs(share - (1 - 1 / len(trained.content["categories"]))) > 0.01
+    assert on.value(ALL, "refined_better").mean == pytest.approx(share)
+    assert on.value(ALL, "coarse_iou").mean == pytest.approx(0.95 - 0.45 * share) and on.value(ALL, "refined_iou").mean == pytest.approx(
+        0.8
+    )
+    medium = np.array([32**2 < a["area"] <= 96**2 for a in objects])
+    assert on.value(Part("size", "medium"), "refined_better").mean == pytest.approx(1 - is_first[medium].mean())
+    assert on.value(Part("class", first["name"]), "refined_better").mean == 0
+    assert f"at {100 * share:.0f} % of all positive locations" in render(trained.why())

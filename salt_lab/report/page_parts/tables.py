@@ -12,8 +12,9 @@ from salt_lab.report.companion import runs_table
 from salt_lab.report.grid import Grid, View, make_grid
 from salt_lab.report.intervals import METHODS
 from salt_lab.report.page_parts.answer import Pair
+from salt_lab.report.why_classes import left_out
 from salt_lab.report.why_measures import ALL
-from salt_lab.report.why_words import change, sentences
+from salt_lab.report.why_words import change, delta_mark, legend, sentences, value_mark
 from salt_lab.report.words import COST_MEANING, MINUS, NO_DELTA, header, label_text, number, series_name, signed
 
 if TYPE_CHECKING:
@@ -170,21 +171,24 @@ def _why_table(why: Why, section: Section) -> Plain:
     keys = why.label_keys or ("cell",)
     head = (*(header(key) for key in keys), *(measure.title for measure in measures))
     rows = [row for row in why.rows if any(row.value(ALL, one.key).n for one in measures)]
-    body = tuple((*_labels(why, row), *(_measured(row, one) for one in measures)) for row in rows)
-    return Plain(section.title, head, body, len(keys), section.meaning)
+    body = tuple((*_labels(why, row), *(_measured(why, row, one) for one in measures)) for row in rows)
+    notes = [section.meaning, *legend(why, section, [ALL]), *(f"{line}." for line in left_out(why, section, [ALL]))]
+    return Plain(section.title, head, body, len(keys), " ".join(notes))
 
 
 def _labels(why: Why, row: WhyRow) -> tuple[Cell, ...]:
     return tuple(Cell(label_text(row.label.get(key))) for key in why.label_keys) or (Cell(row.name),)
 
 
-def _measured(row: WhyRow, measure: Measure) -> Cell:
+def _measured(why: Why, row: WhyRow, measure: Measure) -> Cell:
     values = row.value(ALL, measure.key)
     if not values.n:
         return Cell(NO_DELTA)
     against = row.delta(ALL, measure.key)
-    below = "" if row.baseline is None or math.isnan(against.delta) else _true(change(measure, against))
-    return Cell(_true(f"{values.mean * measure.scale:.{measure.digits}f}"), below)
+    compared = row.baseline is not None and not math.isnan(against.delta)
+    below = _true(change(measure, against)) + delta_mark(why, row, ALL, measure.key) if compared else ""
+    text = f"{values.mean * measure.scale:.{measure.digits}f}{value_mark(why, row, ALL, measure.key)}"
+    return Cell(_true(text), below)
 
 
 def provenance_table(results: StudyResults) -> Plain:
