@@ -132,6 +132,7 @@ def test_convert_refuses_a_file_that_is_no_released_checkpoint(run: Callable, tm
 @pytest.mark.usefixtures("fake_training")
 @pytest.mark.parametrize(("style", "begin"), [("md", "| host"), ("latex", r"% needs \usepackage{booktabs}"), ("csv", "host,")])
 def test_the_table_goes_to_a_file_in_every_format(style: str, begin: str, run: Callable, study: Path, store: Path, tmp_path: Path) -> None:
+    store.mkdir()
     out = tmp_path / "table.txt"
     told = run("table", study, "--store", store, "--format", style, "-o", out)
     assert told.exit_code == 0, told.output
