@@ -70,7 +70,7 @@ def command(
         )
     from salt_lab.report.page import write_page
 
-    uri = _mlflow(store, mlflow_uri) if to_mlflow or mlflow_uri else None
+    uri = _mlflow(plan, store, mlflow_uri) if to_mlflow or mlflow_uri else None
     write_page(
         plan,
         store,
@@ -85,12 +85,17 @@ def command(
         _deliver(plan, store, output, uri)
 
 
-def _mlflow(store: Store, given: str | None) -> str:
-    """Which MLflow, checked before the work begins."""
+def _mlflow(study: Study, store: Store, given: str | None) -> str:
+    """Which MLflow; that it answers and has a run for the page is checked before the work begins."""
+    from salt_lab.errors import StoreError
     from salt_lab.record.tracking import check_server, tracking_uri
 
     uri = given or tracking_uri(store)
     check_server(uri)
+    if not store.launches(study.name):
+        raise StoreError(
+            f"study {study.name} has no launch in {store.root}, so MLflow has no run for its page. salt-lab run {study.source}"
+        )
     return uri
 
 
@@ -100,10 +105,6 @@ def _deliver(study: Study, store: Store, page: Path, uri: str) -> None:
     from salt_lab.record.tracking import public
 
     folder = store.study_dir(study.name)
-    if not store.launches(study.name):
-        raise StoreError(
-            f"study {study.name} has no launch in {store.root}, so MLflow has no run for its page. salt-lab run {study.source}"
-        )
     with contextlib.suppress(shutil.SameFileError):
         shutil.copyfile(page, folder / "report.html")
     if not deliver_report(store, uri, study.name):

@@ -31,23 +31,18 @@ def command(study: str, overrides: tuple[str, ...], store_root: Path | None, sty
     Errors by type, oLRP and its parts, score against IoU, coarse against refined boxes, and where the points fall; as a whole, by size and by
     class. Reads the trials' detections and probes; trains nothing. What each measure means: docs/why.md.
     """
+    from salt_lab.record.journal import write_whole
+    from salt_lab.report.page import check_writable
     from salt_lab.report.results import load_results
     from salt_lab.report.why import why
     from salt_lab.report.why_table import render
 
     store = open_records(store_root)
+    if output is not None:
+        check_writable(output)
     text = render(why(load_results(read_study(study, overrides), store), store), style, by).rstrip("\n")
     if output is None:
         click.echo(text)
         return
-    _write(output, text + "\n")
+    write_whole(output, text + "\n")
     click.echo(f"measures written to {output}", err=True)
-
-
-def _write(path: Path, text: str) -> None:
-    from salt_lab.errors import UserError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output {path}: cannot be written: {error.strerror}. Name a file in a folder that exists") from None
