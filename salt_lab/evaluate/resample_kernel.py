@@ -9,20 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from salt_lab.ops.jit import compiled
 
 EPS = float(np.spacing(1))
 
 
-def _compiled(function: Any) -> Any:
-    """Compiled when first called, and kept on the disk where numba finds a place that can be written."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # no such place
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled()
 def ap_of_resamples(
     weights_RI: Any,
     out_RAT: Any,
@@ -76,7 +69,7 @@ def ap_of_resamples(
                 out_RAT[r, a, t] = 100.0 * total / present if present else np.nan
 
 
-@_compiled
+@compiled()
 def _count_objects(objects_C: Any, weights_I: Any, obj_image_G: Any, obj_category_G: Any, counted_G: Any) -> None:
     objects_C[:] = 0
     for g in range(obj_image_G.shape[0]):
@@ -84,7 +77,7 @@ def _count_objects(objects_C: Any, weights_I: Any, obj_image_G: Any, obj_categor
             objects_C[obj_category_G[g]] += weights_I[obj_image_G[g]]
 
 
-@_compiled
+@compiled()
 def _count_detections(seen_D1: Any, weights_I: Any, det_image_D: Any, counted_D: Any) -> None:
     """``seen_D1[d]``: how many counted detections stand before position d."""
     running = np.int32(0)
@@ -93,7 +86,7 @@ def _count_detections(seen_D1: Any, weights_I: Any, det_image_D: Any, counted_D:
         seen_D1[d + 1] = running
 
 
-@_compiled
+@compiled()
 def _needed(needed_CL: Any, objects_C: Any, levels_L: Any) -> None:
     """The smallest number of objects found whose share reaches each recall level, by the same division that pycocotools compares."""
     for c in range(objects_C.shape[0]):
@@ -108,7 +101,7 @@ def _needed(needed_CL: Any, objects_C: Any, levels_L: Any) -> None:
                 needed_CL[c, level] = count
 
 
-@_compiled
+@compiled()
 def _class_ap(
     begin: int,
     end: int,

@@ -10,13 +10,17 @@ from typing import NamedTuple
 from salt_lab.errors import MissingOpError
 from salt_lab.ops.portable import NAME, PORTABLE_OPS, has_compiled, remedy
 
-COMPILED, PORTABLE, TORCHVISION, TRITON, MISSING = "compiled mmcv", "portable (torch)", "torchvision", "Triton", "missing"
+COMPILED, PORTABLE, TORCHVISION, TRITON, NUMBA, MISSING = "compiled mmcv", "portable (torch)", "torchvision", "Triton", "numba", "missing"
 OTHERS = "other mmcv ops"
 
 #: Who may compute point convolution, and the environment variable that decides where a caller does not.
-POINT_CONV_BACKENDS, POINT_CONV_VARIABLE = ("auto", "triton", "portable"), "SALT_LAB_POINT_CONV"
-#: Where neither decides. Not "auto" before the kernels have run and been measured on a device: only Triton's interpreter has run them.
-POINT_CONV_DEFAULT = "portable"
+POINT_CONV_BACKENDS, POINT_CONV_VARIABLE = ("auto", "numba", "triton", "portable"), "SALT_LAB_POINT_CONV"
+
+
+def default_backend(device: str) -> str:
+    """Where neither decides. On a GPU not "auto" before the Triton kernels have run on one: only Triton's interpreter has run them."""
+    return "auto" if device == "cpu" else "portable"
+
 
 #: What importing a package of compiled code that does not fit its surroundings can raise.
 _LOADING_ERRORS = (ImportError, OSError, RuntimeError, AttributeError)
@@ -47,23 +51,32 @@ def backends() -> list[OpBackend]:
 
 
 def _point_conv() -> OpBackend:
-    """What float32 and half precision go through on this machine's device, unless a caller says otherwise."""
+    """What float32 goes through on this machine's device, unless a caller says otherwise."""
     import torch
 
-    from salt_lab.ops.triton_point_conv import why_not_on
+    from salt_lab.ops.fused_point_conv import why_not_numba, why_not_on
 
-    wanted = os.environ.get(POINT_CONV_VARIABLE) or POINT_CONV_DEFAULT
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = os.environ.get(POINT_CONV_VARIABLE) or default_backend(kind)
     if wanted not in POINT_CONV_BACKENDS:
         return OpBackend("point_conv", MISSING, f"{POINT_CONV_VARIABLE}={wanted}: choose {', '.join(POINT_CONV_BACKENDS)}")
-    reason = why_not_on(torch.cuda.current_device()) if torch.cuda.is_available() else "no CUDA device"
+    kernels = wanted if wanted in ("numba", "triton") else ("triton" if kind == "cuda" else "numba")
+    if kernels == "numba":
+        reason = why_not_numba(torch.device(kind))
+    else:
+        reason = why_not_on(torch.cuda.current_device()) if kind == "cuda" else "no CUDA device"
     if wanted == "portable" or (reason and wanted == "auto"):
-        why = f"no Triton kernels: {reason}"
+        why = f"no {kernels} kernels: {reason}"
         if wanted == "portable":
-            why = f"Triton kernels, tried in its interpreter alone: {POINT_CONV_VARIABLE}=auto"
+            untried = ", tried in its interpreter alone" if kernels == "triton" else ""
+            why = f"{kernels} kernels{untried}: {POINT_CONV_VARIABLE}=auto"
         return OpBackend("point_conv", PORTABLE, f"bilinear reading and one matrix product; {why}")
     if reason:
         return OpBackend("point_conv", MISSING, f"{POINT_CONV_VARIABLE}={wanted}, but {reason}")
-    return OpBackend("point_conv", TRITON, f"columns never in memory; {POINT_CONV_VARIABLE}=portable for torch's own operators")
+    backend = NUMBA if kernels == "numba" else TRITON
+    return OpBackend(
+        "point_conv", backend, f"columns of a whole map never in memory; {POINT_CONV_VARIABLE}=portable for torch's own operators"
+    )
 
 
 def _ops() -> list[str]:

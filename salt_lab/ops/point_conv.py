@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from salt_lab.errors import UserError, did_you_mean
-from salt_lab.ops.backends import POINT_CONV_BACKENDS, POINT_CONV_DEFAULT, POINT_CONV_VARIABLE
+from salt_lab.ops.backends import POINT_CONV_BACKENDS, POINT_CONV_VARIABLE, default_backend
+from salt_lab.ops.fused_point_conv import fused_point_conv, why_not
 from salt_lab.ops.sampling import sample
-from salt_lab.ops.triton_point_conv import triton_point_conv, why_not
 
 
 def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -34,15 +34,16 @@ def point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend
         x_NCHW: feature map.
         points_NK2HW: points in cells, measured from each cell's own position, y before x. Read in float32 (or float64), never in half precision.
         weight_OCK: weights, of ``x``'s type.
-        backend: "triton" (kernels for CUDA devices: no columns in memory), "portable" (torch, anywhere), or "auto": the kernels where they work.
-            None: what the environment variable ``SALT_LAB_POINT_CONV`` says, else "portable" (the kernels have not run on a device yet).
+        backend: "numba" (loops for the CPU) and "triton" (kernels for CUDA devices), both without all columns in memory; "portable" (torch,
+            anywhere); "auto": numba or triton where they work, else portable. None: what the environment variable ``SALT_LAB_POINT_CONV``
+            says, else "auto" on a CPU and "portable" on a GPU (the Triton kernels have not run on a device yet).
 
     Returns:
         ``(N, O, H, W)`` in ``x``'s type (autocast applies to the product).
 
     Raises:
         ValueError: the shapes do not fit together.
-        UserError: an unknown backend, or "triton" where its kernels do not work, with the reason.
+        UserError: an unknown backend, or "numba" or "triton" where they do not work, with the reason.
     """
     N, C, H, W = x_NCHW.shape
     _, C_weight, K = weight_OCK.shape
@@ -51,8 +52,8 @@ def point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend
             f"point_conv: x {tuple(x_NCHW.shape)}, points {tuple(points_NK2HW.shape)} and weight {tuple(weight_OCK.shape)} do not fit: "
             f"expected points (N, K, 2, H, W) = {(N, K, 2, H, W)} and weight (O, C, K) with C = {C}"
         )
-    if _by_triton(x_NCHW, points_NK2HW, weight_OCK, backend or os.environ.get(POINT_CONV_VARIABLE) or POINT_CONV_DEFAULT):
-        return triton_point_conv(x_NCHW, points_NK2HW, weight_OCK)
+    if _fused(x_NCHW, points_NK2HW, weight_OCK, backend or os.environ.get(POINT_CONV_VARIABLE) or default_backend(x_NCHW.device.type)):
+        return fused_point_conv(x_NCHW, points_NK2HW, weight_OCK)
     return _portable(x_NCHW, points_NK2HW, weight_OCK)
 
 
@@ -67,13 +68,14 @@ def _portable(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> Tenso
     return torch.matmul(weight_OCK.reshape(outputs, C * K), columns_NLP).reshape(N, outputs, H, W)
 
 
-def _by_triton(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend: str) -> bool:
-    """Whether the kernels compute these tensors. Exported graphs keep torch's own operators; the CPU only runs the kernels when told to."""
+def _fused(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend: str) -> bool:
+    """Whether our kernels compute these tensors. Exported graphs keep torch's own operators."""
     if backend not in POINT_CONV_BACKENDS:
         raise UserError(f"point_conv: {did_you_mean('backend', backend, POINT_CONV_BACKENDS)}; also in {POINT_CONV_VARIABLE}")
-    if backend == "portable" or (backend == "auto" and (not x_NCHW.is_cuda or torch.onnx.is_in_onnx_export())):
+    if backend == "portable" or (backend == "auto" and torch.onnx.is_in_onnx_export()):
         return False
-    reason = why_not(x_NCHW, points_NK2HW, weight_OCK)
-    if reason and backend == "triton":
-        raise UserError(f"point_conv: the Triton kernels cannot be used: {reason}. Choose the backend 'auto' or 'portable'")
+    kernels = ("triton" if x_NCHW.is_cuda else "numba") if backend == "auto" else backend
+    reason = why_not(x_NCHW, points_NK2HW, weight_OCK, kernels)
+    if reason and backend != "auto":
+        raise UserError(f"point_conv: the {kernels} kernels cannot be used: {reason}. Choose the backend 'auto' or 'portable'")
     return reason is None

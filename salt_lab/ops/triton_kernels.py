@@ -1,6 +1,6 @@
 """Triton kernels of point convolution: gather and multiply in one launch, columns never written to memory. The only file that imports Triton.
 
-Launched by :mod:`salt_lab.ops.triton_point_conv`; what they compute is defined by :func:`salt_lab.ops.point_conv.point_conv`.
+Launched by :mod:`salt_lab.ops.fused_point_conv`; what they compute is defined by :func:`salt_lab.ops.point_conv.point_conv`.
 
 Legend: N images, C input and O output channels, K points, Q = H * W cells. A tile is ``CELLS`` cells x ``BLOCK_C`` or ``BLOCK_O`` channels;
 one program works on cells of one image. Maps lie in memory as NQC (channels last: a point's channels are read in one piece), weights as KCO,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from salt_lab.ops.fused_point_conv import HAS_TRITON
 from salt_lab.ops.point_conv import point_conv
-from salt_lab.ops.triton_point_conv import HAS_TRITON
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ import pytest
 
 from salt_lab.errors import MissingOpError
 from salt_lab.ops import backends as room
-from salt_lab.ops.backends import COMPILED, MISSING, OTHERS, PORTABLE, TORCHVISION, backends
+from salt_lab.ops.backends import COMPILED, MISSING, NUMBA, OTHERS, PORTABLE, TORCHVISION, backends
 from salt_lab.ops.portable import install
 
 OPS = {
@@ -27,7 +27,7 @@ def table() -> dict[str, tuple[str, str]]:
 def test_a_pure_mmcv_has_portable_ops_and_says_how_to_get_the_others() -> None:
     rows = table()
     assert set(rows) == OPS
-    assert rows["deform_conv"][0] == rows["point_conv"][0] == PORTABLE and rows["nms"][0] in (PORTABLE, TORCHVISION)
+    assert rows["deform_conv"][0] == PORTABLE and rows["point_conv"][0] == NUMBA and rows["nms"][0] in (PORTABLE, TORCHVISION)
     assert rows[OTHERS][0] == MISSING and "pip install" in rows[OTHERS][1]
 
 
@@ -45,7 +45,7 @@ def test_a_compiled_mmcv_is_named_with_its_compiler(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(room, "has_compiled", lambda: True)
     monkeypatch.setitem(sys.modules, room.NAME, Extension)
     rows = table()
-    assert set(rows) == OPS and rows["nms"] == (COMPILED, "compiler GCC 12.3, CUDA 12.8") and rows["point_conv"][0] == PORTABLE
+    assert set(rows) == OPS and rows["nms"] == (COMPILED, "compiler GCC 12.3, CUDA 12.8") and rows["point_conv"][0] == NUMBA
 
 
 def test_a_compiled_mmcv_that_does_not_load_is_missing_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_an_absent_or_broken_mmcv_is_reported_not_raised(error: Exception, monke
 
     monkeypatch.setattr(room, "has_compiled", fails)
     rows = table()
-    assert set(rows) == OPS and rows["nms"][0] == MISSING and str(error) in rows["nms"][1] and rows["point_conv"][0] == PORTABLE
+    assert set(rows) == OPS and rows["nms"][0] == MISSING and str(error) in rows["nms"][1] and rows["point_conv"][0] == NUMBA
 
 
 def test_without_torch_everything_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -55,11 +57,33 @@ def test_the_survivors_are_those_of_mmcvs_loop(kind: str, threshold: float, offs
 
 
 @pytest.mark.parametrize("kind", ["integer", "real"])
-def test_sweeping_and_going_box_by_box_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    boxes, scores = random_boxes(600, 5, kind)
-    swept = nms(boxes, scores, 0.4)
-    monkeypatch.setattr(room, "MAX_SWEEP_PAIRS", -1)
-    assert nms(boxes, scores, 0.4).tolist() == swept.tolist()
+def test_a_crowd_of_hundreds_is_thinned_as_by_mmcvs_loop(kind: str) -> None:
+    boxes, scores = random_boxes(301, 5, kind)
+    assert nms(boxes, scores, 0.4).tolist() == nms_by_hand(boxes, scores, 0.4)
+
+
+@pytest.mark.parametrize("way", [0.0, math.inf])
+def test_a_threshold_one_float32_step_from_a_pairs_overlap_falls_on_the_right_side(way: float) -> None:
+    for seed in range(60):
+        boxes, _ = random_boxes(2, seed, "real")
+        overlap = iou_by_hand(boxes[0].numpy(), boxes[1].numpy(), 0)
+        if overlap > 0:
+            step = float(np.nextafter(overlap, np.float32(way)))
+            assert len(nms(boxes, torch.tensor([0.9, 0.8]), step)) == (2 if way else 1)
+
+
+def test_boxes_that_are_columns_of_a_wider_table_or_turned_around_give_the_same() -> None:
+    boxes, scores = random_boxes(40, 4, "real")
+    table = torch.cat((boxes, scores[:, None]), 1)
+    kept = nms(boxes, scores, 0.4).tolist()
+    assert nms(table[:, :4], table[:, 4], 0.4).tolist() == kept
+    assert nms(boxes.T.contiguous().T, scores, 0.4).tolist() == kept
+
+
+def test_the_compiler_is_not_loaded_before_the_first_suppression() -> None:
+    """The ops are imported at every trial's start; numba would cost tenths of a second of it."""
+    code = "import sys, salt_lab.ops.nms; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_an_overlap_of_exactly_the_threshold_is_kept_also_where_float32_rounds_it() -> None:

@@ -13,53 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from salt_lab.errors import UserError
 from salt_lab.ops import triton_launch
-from salt_lab.ops.backends import MISSING, POINT_CONV_VARIABLE, PORTABLE, backends
+from salt_lab.ops.backends import MISSING, NUMBA, POINT_CONV_VARIABLE, PORTABLE, backends
+from salt_lab.ops.fused_point_conv import HAS_TRITON
 from salt_lab.ops.point_conv import point_conv
-from salt_lab.ops.triton_point_conv import HAS_TRITON
+from salt_lab.testing.point_conv_contract import PointConvContract, agree, problem
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed (pip install triton)")
-
-
-def reference(x, points, weight):
-    """The definition in float64, with floor's side of every kink: differentiable, no sampling function involved."""
-    x, points, weight = x.double(), points.double(), weight.double()
-    N, C, H, W = x.shape
-    y = points[:, :, 0] + torch.arange(H)[:, None]
-    z = points[:, :, 1] + torch.arange(W)
-    reads = (y > -1) & (y < H) & (z > -1) & (z < W)
-    y, z = torch.where(reads, y, 0.0), torch.where(reads, z, 0.0)
-    top, left = y.detach().floor(), z.detach().floor()
-    columns = 0
-    for row, down in ((top, 1 - (y - top)), (top + 1, y - top)):
-        for column, right in ((left, 1 - (z - left)), (left + 1, z - left)):
-            inside = reads & (row >= 0) & (row < H) & (column >= 0) & (column < W)
-            at = (row.clamp(0, H - 1) * W + column.clamp(0, W - 1)).long().flatten(1)
-            read = x.flatten(2).gather(2, at[:, None].expand(N, C, -1)).view(N, C, *inside.shape[1:])
-            columns = columns + read * (down * right * inside)[:, None]
-    return torch.einsum("nckhw,ock->nohw", columns, weight)
-
-
-def problem(N, C, O, K, H, W, dtype=torch.float32, spread=3.0):  # noqa: E741
-    torch.manual_seed(N + C + O + K + H + W)
-    inputs = torch.randn(N, C, H, W).to(dtype), torch.randn(N, K, 2, H, W) * spread, torch.randn(O, C, K).to(dtype)
-    return tuple(each.requires_grad_() for each in inputs)
-
-
-def agree(inputs, tolerance=2e-6, backend="triton"):
-    """Result and all three gradients are the reference's, by relative norm."""
-    exact = [each.detach().double().requires_grad_() for each in inputs]
-    out, expected = point_conv(*inputs, backend), reference(*exact)
-    upstream = torch.randn(out.shape).to(out.dtype)
-    found, wanted = torch.autograd.grad(out, inputs, upstream), torch.autograd.grad(expected, exact, upstream.double())
-    for name, ours, theirs in zip(("out", "x", "points", "weight"), (out, *found), (expected, *wanted), strict=True):
-        error = (ours.double() - theirs).norm() / theirs.norm().clamp(min=1e-12)
-        assert ours.shape == theirs.shape and error < tolerance, f"{name}: {error:.1e}"
-    assert out.dtype == inputs[0].dtype and [each.dtype for each in found] == [each.dtype for each in inputs]
 
 
 def compile_for(capability, dtype, kind):
@@ -84,46 +47,13 @@ def compile_for(capability, dtype, kind):
 
 
 @needs_triton
-class TestKernels:
+class TestKernels(PointConvContract):
     __test__ = INTERPRETED
-
-    @pytest.mark.parametrize(
-        ("N", "C", "O", "K", "H", "W"),
-        [(2, 20, 18, 4, 5, 7), (1, 3, 5, 5, 1, 1), (2, 16, 16, 9, 6, 5), (1, 33, 7, 13, 3, 9), (2, 8, 40, 16, 4, 3), (1, 17, 1, 25, 5, 3)],
-    )
-    def test_result_and_gradients_are_those_of_the_definition(self, N, C, O, K, H, W):  # noqa: E741
-        agree(problem(N, C, O, K, H, W))
+    backend = "triton"
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5e-2), (torch.float16, 1e-3)])
     def test_half_precision_rounds_factors_and_results_but_not_sums(self, dtype, tolerance):
-        agree(problem(2, 20, 18, 5, 5, 7, dtype), tolerance)
-
-    def test_channels_last_maps_give_channels_last_results_and_gradients(self):
-        x, points, weight = problem(2, 20, 18, 4, 5, 7)
-        x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
-        agree((x, points, weight))
-        out = point_conv(x, points, weight, "triton")
-        assert out.is_contiguous(memory_format=torch.channels_last)
-        assert torch.autograd.grad(out.sum(), x)[0].is_contiguous(memory_format=torch.channels_last)
-
-    def test_points_on_cells_and_borders_and_far_outside_read_what_the_definition_says(self):
-        x, points, weight = problem(1, 4, 6, 9, 6, 5)
-        with torch.no_grad():
-            points.round_()
-            points[:, 1], points[:, 2], points[:, 3] = 1e9, -1e9, 1e30
-            points[:, 4, 0] = -1 - torch.arange(6.0)[:, None]  # exactly at -1: outside
-            points[:, 5, 1] = 5 - torch.arange(5.0)  # exactly at W: outside
-            points[:, 6, 0] = 5 - torch.arange(6.0)[:, None]  # the last row
-            points[:, 7, 1] = -0.5 - torch.arange(5.0)  # half outside
-        agree((x, points, weight))
-
-    def test_points_that_are_no_numbers_read_zero_and_get_no_gradient(self):
-        x, points, weight = problem(1, 4, 6, 4, 3, 5)
-        with torch.no_grad():
-            points[:, 1], points[:, 2, 1], points[:, 3, 0] = float("nan"), float("inf"), float("-inf")
-        grads = torch.autograd.grad(point_conv(x, points, weight, "triton").sum(), (x, points, weight))
-        assert all(each.isfinite().all() for each in grads) and grads[1][:, 1:].abs().max() == 0
-        torch.testing.assert_close(point_conv(x, points, weight, "triton"), point_conv(x, points[:, :1], weight[..., :1], "portable"))
+        agree(problem(2, 20, 18, 5, 5, 7, dtype), "triton", tolerance)
 
     @pytest.mark.parametrize("spread", [2.0, 0.0])
     def test_the_repeatable_gradient_of_the_map_is_the_same_gradient(self, spread):
@@ -133,7 +63,7 @@ class TestKernels:
             points = (points + 0.25).requires_grad_()
         torch.use_deterministic_algorithms(True)
         try:
-            agree((x, points, weight))
+            agree((x, points, weight), "triton")
         finally:
             torch.use_deterministic_algorithms(False)
 
@@ -141,28 +71,12 @@ class TestKernels:
         small = {key: triton_launch.Tiles(16, 16, 16, 4, 1) for key in triton_launch.TILES}
         monkeypatch.setattr(triton_launch, "TILES", small)
         monkeypatch.setattr(triton_launch, "_processors", lambda x: 16)
-        agree(problem(2, 19, 17, 4, 3, 7))
+        agree(problem(2, 19, 17, 4, 3, 7), "triton")
         torch.use_deterministic_algorithms(True)
         try:
-            agree(problem(1, 17, 19, 4, 3, 6))
+            agree(problem(1, 17, 19, 4, 3, 6), "triton")
         finally:
             torch.use_deterministic_algorithms(False)
-
-    def test_only_the_gradients_that_are_asked_for_are_made(self):
-        for wanted in range(3):
-            inputs = problem(1, 5, 3, 4, 4, 3)
-            everything = torch.autograd.grad(point_conv(*inputs, "triton").square().sum(), inputs)
-            fixed = [each.requires_grad_(i == wanted) for i, each in enumerate(each.detach() for each in inputs)]
-            point_conv(*fixed, "triton").square().sum().backward()
-            torch.testing.assert_close(fixed[wanted].grad, everything[wanted])
-
-    def test_no_image_or_no_channel_gives_empty_results_and_zero_gradients(self):
-        for sizes in ((0, 4, 6, 5, 3, 4), (2, 0, 6, 5, 3, 4), (2, 4, 6, 5, 0, 4)):
-            inputs = problem(*sizes)
-            out = point_conv(*inputs, "triton")
-            assert out.shape == point_conv(*inputs, "portable").shape if sizes[4] else out.numel() == 0
-            grads = torch.autograd.grad(out.sum(), inputs)
-            assert out.abs().sum() == 0 and all(each.abs().sum() == 0 for each in grads)
 
     def test_autocast_makes_the_product_in_half_precision_and_leaves_points_alone(self):
         inputs = problem(1, 20, 18, 4, 5, 7)
@@ -172,24 +86,6 @@ class TestKernels:
         assert (out.float() - portable.float()).norm() / portable.float().norm() < 1.5e-2
         grads = torch.autograd.grad(out.float().sum(), inputs)
         assert all(each.dtype == torch.float32 for each in grads)
-
-    def test_torch_knows_the_operator(self):
-        torch.library.opcheck(torch.ops.salt_lab.point_conv.default, problem(1, 4, 3, 4, 2, 3))
-
-    def test_torch_compile_sees_one_graph(self):
-        inputs = problem(1, 5, 3, 4, 4, 3)
-        compiled = torch.compile(lambda *each: point_conv(*each, "triton").relu(), fullgraph=True, backend="aot_eager")
-        ours, theirs = (f(*inputs) for f in (compiled, lambda *each: point_conv(*each, "triton").relu()))
-        torch.testing.assert_close(ours, theirs)
-        torch.testing.assert_close(torch.autograd.grad(ours.sum(), inputs), torch.autograd.grad(theirs.sum(), inputs))
-
-    def test_its_arithmetic_is_counted_like_the_portable_paths(self):
-        inputs, counts = problem(1, 5, 3, 4, 4, 3), []
-        for backend in ("triton", "portable"):
-            with FlopCounterMode(display=False) as counter:
-                point_conv(*inputs, backend).sum().backward()
-            counts.append(counter.get_total_flops())
-        assert counts[0] == counts[1] == 3 * 2 * 12 * 3 * 5 * 4
 
     def test_a_device_with_little_shared_memory_gets_smaller_tiles_and_they_are_remembered(self, monkeypatch):
         from triton.runtime.errors import OutOfResources
@@ -260,10 +156,9 @@ class TestChoice:
         compiled = compile_for(capability, dtype, kind)
         assert compiled.asm["cubin"] and compiled.metadata.shared <= {80: 163, 90: 227}[capability] * 1024
 
-    def test_the_cpu_takes_the_portable_path_by_itself_and_the_kernels_by_no_means(self, monkeypatch):
+    def test_the_cpu_takes_tritons_kernels_by_no_means(self, monkeypatch):
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
         inputs = problem(1, 5, 3, 4, 4, 3)
-        assert torch.equal(point_conv(*inputs), point_conv(*inputs, "portable"))
         with pytest.raises(UserError, match="x is on 'cpu', not on a CUDA device. Choose the backend 'auto' or 'portable'"):
             point_conv(*inputs, "triton")
 
@@ -283,18 +178,18 @@ class TestChoice:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
     @pytest.mark.parametrize(
         ("wanted", "backend", "note"),
-        [("", PORTABLE, "SALT_LAB_POINT_CONV=auto"), ("auto", PORTABLE, "no CUDA device"), ("portable", PORTABLE, "in its interpreter"),
+        [("", NUMBA, "SALT_LAB_POINT_CONV=portable"), ("auto", NUMBA, "never in memory"), ("portable", PORTABLE, "SALT_LAB_POINT_CONV=auto"),
          ("triton", MISSING, "but no CUDA device"),
-         ("fast", MISSING, "choose auto, triton, portable")],
+         ("fast", MISSING, "choose auto, numba, triton, portable")],
     )  # fmt: skip
     def test_the_doctor_is_told_who_computes_and_why(self, wanted, backend, note, monkeypatch):
         monkeypatch.setenv(POINT_CONV_VARIABLE, wanted)
         row = next(each for each in backends() if each.op == "point_conv")
         assert row.backend == backend and note in row.note
 
-    def test_importing_the_operator_imports_neither_the_kernels_nor_the_compiler(self):
-        code = "import sys, salt_lab.ops.point_conv; print('salt_lab.ops.triton_kernels' in sys.modules, 'torch._dynamo' in sys.modules)"
+    def test_importing_the_operator_imports_neither_the_kernels_nor_a_compiler(self):
+        code = "import sys, salt_lab.ops.point_conv; print({'salt_lab.ops.triton_kernels', 'torch._dynamo', 'numba'} & set(sys.modules))"
         found = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=True
         )
-        assert found.stdout.strip() == "False False"
+        assert found.stdout.strip() == "set()"

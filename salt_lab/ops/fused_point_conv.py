@@ -1,7 +1,8 @@
-"""Point convolution on a GPU as one torch operator, ``salt_lab::point_conv``: the kernels of :mod:`.triton_kernels`, launched and differentiated.
+"""Point convolution as one torch operator, ``salt_lab::point_conv``, by :mod:`.numba_launch` on a CPU and :mod:`.triton_launch` on a GPU.
 
 Known to torch as a custom operator with a shape-only twin, a backward pass and a count of its arithmetic, so that ``torch.compile``, autograd and
-the FLOP counter see one node. Importing this file does not import Triton; running the operator does. Speed: unmeasured until a GPU was at hand.
+the FLOP counter see one node. Importing this file imports neither numba nor Triton; running the operator does. The sampled columns of a whole map are
+never in memory. Speed: ``benchmarks/point_conv.py`` on a CPU; on a GPU unmeasured until one was at hand.
 
 Legend: N images, C input and O output channels, K points, H x W cells, Q = H * W.
 """
@@ -16,27 +17,42 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 from torch.utils.flop_counter import register_flop_formula
 
-from salt_lab.ops import triton_launch
+from salt_lab.ops import numba_launch, triton_launch
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+NUMBA_DTYPES = (torch.float32, torch.float64)
 #: Compute capability from which tensor cores know bfloat16.
 MIN_CAPABILITY = (8, 0)
-#: Offsets inside the kernels are 32 bits.
+#: Offsets inside the Triton kernels are 32 bits.
 MAX_NUMBERS = 2**31 - 1
-#: Whether Triton is installed; looked up once, where torch.compile does not look.
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+#: What is installed; looked up once, where torch.compile does not look.
+HAS_TRITON, HAS_NUMBA = (importlib.util.find_spec(name) is not None for name in ("triton", "numba"))
 
 
-def why_not(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> str | None:
-    """Why these tensors cannot go through the kernels, or None if they can. Called before autocast has had its say."""
-    if not (x_NCHW.is_cuda or triton_launch.interpreted()):
-        return f"x is on '{x_NCHW.device}', not on a CUDA device"
+def why_not(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend: str) -> str | None:
+    """Why these tensors cannot go through the loops of "numba" or "triton", or None if they can. Called before autocast has had its say."""
     if x_NCHW.device != weight_OCK.device or x_NCHW.device != points_NK2HW.device:
         return f"x is on '{x_NCHW.device}', points on '{points_NK2HW.device}', weight on '{weight_OCK.device}'"
-    if points_NK2HW.dtype == torch.float64 or any(dtype not in DTYPES for dtype in (_type_of(x_NCHW), _type_of(weight_OCK))):
-        return f"no kernel for {x_NCHW.dtype}, points {points_NK2HW.dtype}: float32, bfloat16 and float16 are"
-    if _type_of(x_NCHW) != _type_of(weight_OCK):
+    types = _type_of(x_NCHW), _type_of(weight_OCK)
+    known = NUMBA_DTYPES if backend == "numba" else TRITON_DTYPES
+    most = torch.float64 if types[0] == torch.float64 else torch.float32
+    if any(dtype not in known for dtype in types) or torch.promote_types(points_NK2HW.dtype, most) != most:
+        return f"no kernel for {types[0]}, points {points_NK2HW.dtype}: {', '.join(str(dtype)[6:] for dtype in known)} are"
+    if types[0] != types[1]:
         return f"x is {x_NCHW.dtype} and weight {weight_OCK.dtype}"
+    return why_not_numba(x_NCHW.device) if backend == "numba" else _why_not_triton(x_NCHW, points_NK2HW, weight_OCK)
+
+
+def why_not_numba(device: torch.device) -> str | None:
+    """The device's part of :func:`why_not` for the CPU's loops."""
+    if device.type != "cpu" or triton_launch.interpreted():
+        return f"x is on '{device}', not on the CPU" if device.type != "cpu" else "Triton's interpreter computes on the CPU here"
+    return None if HAS_NUMBA else "numba is not installed (pip install numba)"
+
+
+def _why_not_triton(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> str | None:
+    if not (x_NCHW.is_cuda or triton_launch.interpreted()):
+        return f"x is on '{x_NCHW.device}', not on a CUDA device"
     outputs, _, K = weight_OCK.shape
     cells = x_NCHW.shape[0] * x_NCHW.shape[2] * x_NCHW.shape[3]
     if max(x_NCHW.numel(), 4 * cells * K, cells * outputs, weight_OCK.numel()) > MAX_NUMBERS:
@@ -45,7 +61,7 @@ def why_not(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> str | N
 
 
 def why_not_on(index: int | None) -> str | None:
-    """The device's part of :func:`why_not`: a CUDA device's index, None for Triton's interpreter."""
+    """The device's part of :func:`why_not` for Triton: a CUDA device's index, None for Triton's interpreter."""
     if not HAS_TRITON:
         return "Triton is not installed (pip install triton; CUDA builds of torch bring it)"
     if index is not None:
@@ -61,15 +77,20 @@ def _type_of(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and tensor.dtype != torch.float64 else tensor.dtype
 
 
-def triton_point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> Tensor:
-    """:func:`salt_lab.ops.point_conv.point_conv` by the kernels, for tensors of which :func:`why_not` says nothing.
+def fused_point_conv(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> Tensor:
+    """:func:`salt_lab.ops.point_conv.point_conv` by the kernels of the tensors' device, where :func:`why_not` says nothing of them.
 
-    Points stay in float32. Under autocast map and weight are read in autocast's type, else both have one type, the result's; sums are float32.
+    Points stay in float32 (float64 on a CPU, if they are). Under autocast map and weight are read in autocast's type, else both have one type,
+    the result's; sums are float32 at least.
     The result lies in memory as ``x`` does (channels last or first). A float32 product uses tf32 only where torch's own may.
     """
     dtype = _type_of(x_NCHW)
-    result: Tensor = torch.ops.salt_lab.point_conv(x_NCHW.to(dtype), points_NK2HW.float(), weight_OCK.to(dtype))
+    result: Tensor = torch.ops.salt_lab.point_conv(x_NCHW.to(dtype), _full(points_NK2HW), weight_OCK.to(dtype))
     return result
+
+
+def _full(points_NK2HW: Tensor) -> Tensor:
+    return points_NK2HW.to(torch.promote_types(points_NK2HW.dtype, torch.float32))
 
 
 @torch.library.custom_op("salt_lab::point_conv", mutates_args=(), schema="(Tensor x, Tensor points, Tensor weight) -> Tensor")
@@ -77,6 +98,8 @@ def _forward(x: Tensor, points: Tensor, weight: Tensor) -> Tensor:
     out = _like(x, weight.shape[0])
     if not _anything(x, points, weight):
         return out.zero_()
+    if _by_numba(x):
+        return out.copy_(numba_launch.forward(numba_launch.laid_out(x, points, weight)).permute(0, 3, 1, 2))
     triton_launch.forward(triton_launch.laid_out(x, points, weight), out)
     return out
 
@@ -98,6 +121,8 @@ def _backward(
     """Gradients of map, points and weight; those that are not wanted are empty."""
     if not _anything(x, points, weight):
         return tuple(each.zero_() for each in _gradients_like(x, points, weight, for_x, for_points, for_weight))  # type: ignore[return-value]
+    if _by_numba(x):
+        return _backward_numba(grad, x, points, weight, for_x, for_points, for_weight)
     grad = grad.contiguous(memory_format=suggest_memory_format(grad))
     inputs = triton_launch.laid_out(x, points, weight)
     grad_x, grad_points, grad_weight = _gradients_like(x, points, weight, False, for_points, for_weight)
@@ -109,6 +134,23 @@ def _backward(
     if for_weight:
         grad_weight.copy_(triton_launch.grad_weight(inputs, grad))
     return grad_x, grad_points, grad_weight
+
+
+def _by_numba(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not triton_launch.interpreted()
+
+
+def _backward_numba(
+    grad: Tensor, x: Tensor, points: Tensor, weight: Tensor, for_x: bool, for_points: bool, for_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    into = _gradients_like(x, points, weight, for_x, for_points, for_weight)
+    inputs = numba_launch.laid_out(x, points, weight)
+    grad_x, grad_points, grad_weight = numba_launch.backward(inputs, grad.permute(0, 2, 3, 1), for_x or for_points, for_weight)
+    found = None if grad_x is None else grad_x.permute(0, 3, 1, 2), grad_points, grad_weight
+    for each, values in zip(into, found, strict=True):
+        if values is not None and each.numel():
+            each.copy_(values)
+    return into
 
 
 @_backward.register_fake
