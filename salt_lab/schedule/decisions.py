@@ -1,4 +1,4 @@
-"""What the dispatcher is told and what it decides, as plain data."""
+"""What the dispatcher is told, what it keeps of each trial, and what it decides, as plain data."""
 
 from __future__ import annotations
 
@@ -57,3 +57,18 @@ class Verdict:
 
     again: bool
     reason: str
+
+
+@dataclass
+class State:
+    """Where a trial of a launch stands. ``order``: its place in the study; ``end``: how it ended, None while it waits or runs."""
+
+    order: int
+    need: Need
+    deaths: int = 0
+    out_of_memory: int = 0
+    slot: str | None = None
+    alone: bool = False
+    last_node: str | None = None
+    busy_since: float | None = None
+    end: str | None = None

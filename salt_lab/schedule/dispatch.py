@@ -12,32 +12,20 @@ The rules **(ours)**:
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from salt_lab.schedule.decisions import WORDS, Death, Need, Policy, Start, Verdict
+from salt_lab.schedule.decisions import WORDS, Death, Need, Policy, Start, State, Verdict
 from salt_lab.schedule.places import Places, Slot
 
 #: Needs are rounded up to this, so that trials of one kind stand in one queue, GiB.
 MEMORY_STEP = 0.25
 #: The queue of trials whose need is unknown.
 UNKNOWN = -1.0
-
-
-@dataclass
-class _State:
-    order: int
-    need: Need
-    deaths: int = 0
-    out_of_memory: int = 0
-    slot: str | None = None
-    alone: bool = False
-    last_node: str | None = None
-    busy_since: float | None = None
-    end: str | None = None
 
 
 @dataclass
@@ -58,10 +46,13 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self.places = Places(self.policy.avoid_after, self.policy.avoid_seconds)
-        self._trials = {name: _State(order, self.need_of(name)) for order, name in enumerate(dict.fromkeys(self.trial_ids))}
+        self._trials = {name: State(order, self.need_of(name)) for order, name in enumerate(dict.fromkeys(self.trial_ids))}
         known = [state.need.seconds for state in self._trials.values() if state.need.seconds is not None]
         self._usual = sum(known) / len(known) if known else 0.0
         self._queues: dict[float, list[tuple[float, int, str]]] = {}
+        self._needs: list[float] = []  # keys of the queues, rising
+        self._can: dict[float, bool] = {}  # need -> is there a device with that much memory
+        self._losses_until: float | None = None  # when the latest loss of a node's trial is forgotten
         self._on: dict[str, str] = {}
         self._alone: deque[str] = deque()
         self._parked: list[tuple[float, str]] = []
@@ -104,32 +95,69 @@ class Dispatcher:
 
     def joined(self, slot: Slot) -> None:
         """A slot can be used from now on."""
+        self._can.clear()
         self.places.join(slot)
 
     def left(self, slot: str) -> None:
         """A slot on which no trial runs cannot be used any more."""
+        self._can.clear()
         self.places.leave(slot)
 
     def next_starts(self, now: float) -> list[Start]:
         """What to start now; each counts as running from here on."""
-        self.places.look_at_the_clock(now)
+        if self._losses_until is not None:  # else no node is avoided, and looking costs a step per node
+            self.places.look_at_the_clock(now)
+            self._losses_until = self._losses_until if now < self._losses_until else None
         while self._parked and self._parked[0][0] <= now:
             self._enqueue(heapq.heappop(self._parked)[1], first=False)
-        starts = self._start_alone()
-        blocked: set[float] = set()
-        while (queue := self._best_queue(blocked)) is not None:
-            name = self._queues[queue][0][2]
-            state = self._trials[name]
-            slot = self.places.find(state.need.memory_gb, not_on=state.last_node)
+        return self._start_alone() + self._start_shared()
+
+    def _start_shared(self) -> list[Start]:
+        """From the first trial of all queues on; one that finds no room lets smaller ones pass. Queues, not trials, are looked through."""
+        starts, too_large = list[Start](), list[tuple[float, int, str]]()
+        if not self.places.slots:
+            return starts
+        for queue in reversed(self._needs):
+            if self._can_be_held(queue, too_large):
+                break  # and so can those of smaller needs
+        heads = [(trials[0], queue) for queue, trials in self._queues.items() if trials]
+        heapq.heapify(heads)
+        while heads:
+            (_, _, name), queue = heapq.heappop(heads)
+            trial = self._trials[name]
+            slot = self.places.find(trial.need.memory_gb, not_on=trial.last_node)
             if slot is not None:
-                heapq.heappop(self._queues[queue])
                 starts.append(self._start(name, slot))
-            elif self.places.slots and not self.places.ever_fits(state.need.memory_gb or 0):
-                heapq.heappop(self._queues[queue])  # more than any device has: it shall try alone, and say so if that fails
-                self._alone.append(name)
-            else:
-                blocked.add(queue)
+                heapq.heappop(self._queues[queue])
+                if self._can_be_held(queue, too_large):
+                    heapq.heappush(heads, (self._queues[queue][0], queue))
+            elif queue != UNKNOWN:
+                largest = self._largest_with_room(queue)
+                heads = [head for head in heads if head[1] <= largest]
+                heapq.heapify(heads)
+        self._alone.extend(name for *_, name in sorted(too_large))  # they shall try alone, and say so if that fails
         return starts
+
+    def _can_be_held(self, queue: float, too_large: list[tuple[float, int, str]]) -> bool:
+        """Would the queue's first trial fit on some device if that were empty? Those before it move to ``too_large``. False: it is empty."""
+        trials = self._queues[queue]
+        while trials and not self._ever_fits(self._trials[trials[0][2]].need.memory_gb or 0):
+            too_large.append(heapq.heappop(trials))
+        return bool(trials)
+
+    def _largest_with_room(self, below: float) -> float:
+        """The queue of the largest known need below this one whose first trial finds room now; what fits, smaller ones fit too."""
+        known = [queue for queue in self._needs[: bisect.bisect_left(self._needs, below)] if queue > UNKNOWN and self._queues[queue]]
+        fits = bisect.bisect_left(known, True, key=lambda queue: self._finds_none(self._queues[queue][0][2]))
+        return known[fits - 1] if fits else UNKNOWN
+
+    def _finds_none(self, trial_id: str) -> bool:
+        return self.places.find(self._trials[trial_id].need.memory_gb) is None
+
+    def _ever_fits(self, memory_gb: float) -> bool:
+        if memory_gb not in self._can:
+            self._can[memory_gb] = self.places.ever_fits(memory_gb)
+        return self._can[memory_gb]
 
     def ended(self, trial_id: str, state: str, now: float) -> None:
         """A trial's worker is free again. ``state`` as in the record; "busy" = another process has the trial, so it is offered again."""
@@ -150,6 +178,7 @@ class Dispatcher:
             return self._out_of_memory(trial_id)
         if slot is not None:
             self.places.lost_on(slot.nodes, now, times=self.policy.avoid_after if kind == "preempted" else 1)
+            self._losses_until = now + self.policy.avoid_seconds
         trial.last_node = slot.nodes[0] if slot else None
         trial.deaths += 1
         self._free(trial_id)
@@ -215,9 +244,7 @@ class Dispatcher:
         memory = trial.need.memory_gb
         queue = UNKNOWN if memory is None else math.ceil(memory / MEMORY_STEP) * MEMORY_STEP
         length = math.inf if first else self._usual if trial.need.seconds is None else trial.need.seconds
-        heapq.heappush(self._queues.setdefault(queue, []), (-length, trial.order, trial_id))
-
-    def _best_queue(self, blocked: set[float]) -> float | None:
-        """The queue whose first trial comes first of all, without those that are blocked."""
-        open_ones = (queue for queue, trials in self._queues.items() if trials and queue not in blocked)
-        return min(open_ones, key=lambda queue: self._queues[queue][0], default=None)
+        if queue not in self._queues:
+            self._queues[queue] = []
+            bisect.insort(self._needs, queue)
+        heapq.heappush(self._queues[queue], (-length, trial.order, trial_id))

@@ -160,7 +160,7 @@ class Places:
         for name in site:
             if name in self._devices and self._devices[name].held_for == trial_id:
                 self._devices[name].held_for = None
-        self._changed(site)
+        self._changed(tuple(name for name in site if name in self._devices))
 
     def shared(self, name: str) -> bool:
         """Can another trial run on a device of this slot?"""
@@ -179,9 +179,11 @@ class Places:
 
     def look_at_the_clock(self, now: float) -> None:
         """Which nodes are avoided from now on: those with many recent losses, unless there are no others."""
-        bad = {node for node, times in self._losses.items() if sum(t > now - self.avoid_seconds for t in times) >= self.avoid_after}
-        there = {node for node, count in self._nodes.items() if count > 0}
-        self._avoided = frozenset(bad) if there - bad else frozenset()
+        since = now - self.avoid_seconds
+        self._losses = {node: kept for node, times in self._losses.items() if (kept := [time for time in times if time > since])}
+        bad = frozenset(node for node, times in self._losses.items() if len(times) >= self.avoid_after)
+        others = bool(bad) and any(count > 0 and node not in bad for node, count in self._nodes.items())
+        self._avoided = bad if others else frozenset()
 
     def _crowd(self, slot: Slot) -> tuple[float, int]:
         """Little memory and many trials stand in the way of one that has to run alone."""
@@ -229,7 +231,7 @@ class Places:
                 heapq.heappush(self._heap, entry)
 
     def _entry(self, site: tuple[str, ...]) -> tuple[float, int, tuple[str, ...]] | None:
-        """The site's place in the heap: most room first, then the least busy; None where no slot is free."""
-        if not self._free.get(site) or any(name not in self._devices for name in site):
+        """The site's place in the heap: most room first, then the least busy; None where no slot is free, or all is kept for one trial."""
+        if not self._free.get(site) or any(name not in self._devices for name in site) or self._held(site):
             return None
         return (-self._room(site), sum(self._devices[name].running for name in site), site)
