@@ -1,14 +1,23 @@
-"""Everything up to the data: every cell of a study at its full size on made images, with the memory and the time that it takes here.
+"""Everything up to the data: every cell of the paper's studies at its full size on made images, with the memory and the time that it takes.
 
-    python benchmarks/dry_run.py experiments/paper/gains.yaml --output benchmarks/results/dry_run
+    python benchmarks/dry_run.py experiments/paper/*.yaml --output benchmarks/results/dry_run
     python benchmarks/dry_run.py experiments/paper/gains.yaml --only host=atss             # cells whose name has these words
 
-For each cell the real trial is composed and built (80 classes, no weights are read or downloaded), takes three training steps, two on its
-largest batch, and evaluates an image, in a process of its own: :func:`salt_lab.train.calibrate.calibrate` on a made data set in COCO's format.
-The pictures are noise of 1333 x 800 with 7 boxes each, COCO's mean. No GPU: one image a step, seconds are this CPU's and say nothing of a GPU,
-and memory is the process's resident memory; what is proven there is that every cell can be built, learns and evaluates at this size.
-With a GPU: the images that one of the study's GPUs has in a step, the memory that torch reserves on it, and the time of the whole trial on as many
-GPUs as the study asks for, without the exchange of gradients.
+Each distinct cell is composed, built with 80 classes (no weights are read or downloaded), its toggles are read back from the built model, it
+takes a training step and evaluates an image, in a process of its own. The pictures are noise of 1333 x 800 with 7 boxes each, COCO's mean.
+Cells that ``--output`` has already, of the same trial and the same training code, are not run again: interrupted, the same command goes on
+(``--any-code``: of other training code neither; each row keeps the version that it was made with).
+
+**Without a GPU** (:mod:`dry_run_cell`) one image, one step. Measured: what autograd keeps of an image for the backward pass, the model's
+weights, the process's memory, GFLOPs. Estimated from that, and from nothing measured on a GPU:
+
+- memory of a GPU = kept of an image x images of the GPU + weights + gradients + momentum + the gradients' buckets; add 0.6 GiB for CUDA's context
+  and what the allocator holds in reserve. Where mmdet publishes the memory of a host, it stands beside it.
+- hours on 8 V100 = 6.5 h (FCOS, its authors' README) x GFLOPs of the cell / GFLOPs of FCOS. Reading points is bytes and not arithmetic, so a cell
+  with SALT takes longer than that by what its operator takes over its share.
+
+**With a GPU** (:func:`salt_lab.train.calibrate.calibrate`) the images that one GPU has in a step; the memory that torch reserves there, and the
+time of the whole trial on as many GPUs as the study asks for, without the exchange of gradients, are measured.
 """
 
 from __future__ import annotations
@@ -16,39 +25,39 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from dry_run_table import Row, known_rows, table
 from saving import check_machine, save
 
 from salt_lab.record.calibration import Calibration
 from salt_lab.record.store import Store
+from salt_lab.record.training_code import training_code_version
 from salt_lab.spec import load_study
 from salt_lab.spec.study import Cell, Study
-from salt_lab.spec.trial import CocoData, Trial
+from salt_lab.spec.trial import CocoData, Trial, canonical, digest
 from salt_lab.train.calibrate import calibrate
 
 #: Images of train2017 that have a box (the others are left out of training), and of val2017.
 TRAIN_IMAGES, VAL_IMAGES = 117_266, 5_000
 CLASSES, BOXES = 80, 7
-HEADER = "| cell | ended | images a step | memory GiB | s/step | s/eval image | whole trial, h |\n|---|---|---|---|---|---|---|"
 
 
-class Row(NamedTuple):
-    """One cell; ``hours`` of the whole trial on the study's devices if each were like this GPU, None without one or where it did not run."""
+class Task(NamedTuple):
+    """A distinct cell that is to be run, and all the names that it goes by."""
 
-    cell: str
-    ended: str
-    images: int
-    memory_gb: float | None
-    step_s: float | None
-    eval_image_s: float | None
-    hours: float | None
-    details: dict[str, Any]
+    cell: Cell
+    study: Study
+    names: tuple[str, ...]
+    key: str
 
 
 def made_coco(folder: Path, images: int, width: int, height: int) -> CocoData:
@@ -80,56 +89,127 @@ def hours_of(trial: Trial, found: Calibration, gpus: int, images: int) -> float:
     return (steps * found.step_seconds + evaluations * VAL_IMAGES / gpus * found.eval_image_seconds) / 3600
 
 
-def run_cell(cell: Cell, study: Study, images: int, store: Store, limit_s: float) -> Row:
+def gpu_memory(answer: dict[str, Any], images: int, momentum: bool = True) -> float:
+    """GiB that torch allocates on a GPU with ``images`` a step, several GPUs sharing the batch: see the head of this file."""
+    copies = 2 + momentum  # gradients, the buckets in which they are exchanged, the optimiser's momentum
+    return float(answer["kept_gb"] * images + answer["weights_gb"] + copies * answer["trained_gb"])
+
+
+def tasks_of(studies: Sequence[Study], only: str, images: int | None) -> list[Task]:
+    """The studies' distinct cells, in order; a cell that several studies have is named after all of them."""
+    found: dict[str, Task] = {}
+    for study in studies:
+        for cell in study.cells:
+            key = digest(
+                {
+                    "trial": {k: v for k, v in canonical(cell.trial).items() if k != "seed"},
+                    "images": images,
+                    "code": training_code_version(),
+                }
+            )
+            name = f"{study.name}: {cell.name}"
+            before = found.get(key, Task(cell, study, (), key))
+            found[key] = before._replace(names=(*before.names, name))
+    return [task for task in found.values() if any(only in name for name in task.names)]
+
+
+def run_task(task: Task, images: int, limit_s: float) -> Row:
     """Measure one cell with ``images`` on the device."""
-    width, height = cell.trial.schedule.image_size
-    with tempfile.TemporaryDirectory(prefix="made-coco-", dir=store.root) as folder:
-        data = made_coco(Path(folder) / "set", images, width, height)
-        trial = cell.trial.model_copy(update={"data": data})
-        found = calibrate(trial, store, workers=trial.schedule.batch // images, threads=None, budget_s=0.1, limit_s=limit_s)
-    if not found.ok:
-        return Row(cell.name, found.ended, images, found.memory_gb, None, None, None, dict(found.details))
-    hours = hours_of(trial, found, study.resources.workers, images) if torch.cuda.is_available() else None
-    return Row(cell.name, "ok", images, found.memory_gb, found.step_seconds, found.eval_image_seconds, hours, dict(found.details))
+    width, height = task.cell.trial.schedule.image_size
+    row = Row(
+        task.key, task.names, len(task.cell.seeds), task.cell.trial.host, "", images, None, None, None, None, {}, training_code_version()
+    )
+    with tempfile.TemporaryDirectory(prefix="salt-lab-dry-run-") as name:
+        folder = Path(name)
+        trial = task.cell.trial.model_copy(update={"data": made_coco(folder / "set", images, width, height)})
+        return (
+            _on_gpu(row, trial, task.study, folder, limit_s)
+            if torch.cuda.is_available()
+            else _on_cpu(row, trial, task.study, folder, limit_s)
+        )
 
 
-def table(rows: list[Row], device: str) -> str:
-    """As markdown."""
-    lines = [f"# Dry run at full size\n\nDevice: {device}. What the columns mean: `benchmarks/dry_run.py`.\n", HEADER]
-    for row in rows:
-        numbers = [f"{value:.2f}" if value is not None else "-" for value in (row.memory_gb, row.step_s, row.eval_image_s, row.hours)]
-        lines.append(f"| {' | '.join([row.cell, row.ended, str(row.images), *numbers])} |")
-    return "\n".join(lines)
+def _on_gpu(row: Row, trial: Trial, study: Study, folder: Path, limit_s: float) -> Row:
+    images = row.images
+    found = calibrate(trial, Store(folder), workers=trial.schedule.batch // images, threads=None, budget_s=0.1, limit_s=limit_s)
+    details = {**found.details, "step_seconds": found.step_seconds, "eval_image_seconds": found.eval_image_seconds}
+    row = row._replace(ended=found.ended, memory_gb=found.memory_gb, gpu_gb=found.memory_gb, details=details)
+    return row._replace(hours=hours_of(trial, found, study.resources.workers, images)) if found.ok else row
+
+
+def _on_cpu(row: Row, trial: Trial, study: Study, folder: Path, limit_s: float) -> Row:
+    answer = answer_of(trial, row.images, folder, limit_s)
+    if answer["ended"] != "ok":
+        return row._replace(ended=answer["ended"], details=answer)
+    share = max(1, trial.schedule.batch // study.resources.workers)
+    estimate = gpu_memory(answer, share, trial.schedule.optimizer == "sgd")
+    return row._replace(ended="ok", memory_gb=answer["rss_gb"], gpu_gb=estimate, gflops=answer["gflops"], details=answer)
+
+
+def answer_of(trial: Trial, images: int, folder: Path, limit_s: float) -> dict[str, Any]:
+    """What ``dry_run_cell.py`` says of a trial; ``ended`` is "ok" or why there is nothing else."""
+    (folder / "order.json").write_text(json.dumps({"trial": trial.model_dump(mode="json"), "images": images}))
+    command = [sys.executable, str(Path(__file__).with_name("dry_run_cell.py")), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        return {"ended": f"not through after {limit_s:.0f} s"}
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["out of memory" if done.returncode == -9 else "no word"]
+        return {"ended": f"its process ended with code {done.returncode}: {last[0][:300]}"}
+    return dict(json.loads((folder / "answer.json").read_text()))
+
+
+def counts(row: Row | None, any_code: bool) -> bool:
+    """Need the cell not be run again? It ended well, with the training code that there is now."""
+    return row is not None and row.ended == "ok" and (any_code or row.code == training_code_version())
 
 
 def main() -> int:
     """The command line; 0 when every cell ran."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument("study", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for salt-lab run, e.g. schedule.image_size=[640,480]")
+    parser.add_argument("words", nargs="+", metavar="STUDY|KEY=VALUE", help="studies; overrides as for salt-lab run")
     parser.add_argument("--only", metavar="WORDS", default="", help="cells whose name contains this")
-    parser.add_argument("--output", type=Path, help="folder for dry_run.json and dry_run.md")
+    parser.add_argument("--output", type=Path, help="folder for dry_run.json and dry_run.md; cells that are there are not run again")
     parser.add_argument("--images", type=int, help="images on the device; default: with a GPU the study's share of the batch, else 1")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for a cell")
+    parser.add_argument("--any-code", action="store_true", help="cells that other training code ran are not run again either")
     given = parser.parse_args()
-    if given.output:
-        check_machine(given.output / "dry_run.json")
-    study = load_study(given.study, given.overrides)
-    cells = [cell for cell in study.cells if given.only in cell.name]
-    if not cells:
-        parser.error(f"no cell's name contains '{given.only}': {', '.join(cell.name for cell in study.cells)}")
-    rows = []
+    files, overrides = [word for word in given.words if "=" not in word], [word for word in given.words if "=" in word]
+    if not files:
+        parser.error("name a study, e.g. experiments/paper/gains.yaml")
+    path = given.output / "dry_run.json" if given.output else None
+    if path:
+        check_machine(path)
+    studies = [load_study(Path(file), overrides) for file in files]
+    tasks = tasks_of(studies, given.only, given.images)
+    if not tasks:
+        parser.error(f"no cell's name contains '{given.only}': {', '.join(cell.name for study in studies for cell in study.cells)}")
+    return run_all(tasks, given.images, given.limit, path, given.any_code)
+
+
+def run_all(tasks: Sequence[Task], images: int | None, limit_s: float, path: Path | None, any_code: bool = False) -> int:
+    """Run those that do not count yet; write it anew after each. 0 when every one ran."""
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-    with tempfile.TemporaryDirectory(prefix="salt-lab-dry-run-") as folder:
-        for cell in cells:
-            images = given.images or (cell.trial.schedule.batch // study.resources.workers if torch.cuda.is_available() else 1)
-            rows.append(run_cell(cell, study, images, Store(Path(folder)), given.limit))
-            print(rows[-1], flush=True)
-    text = table(rows, device)
-    print(text)
-    if given.output:
-        save(given.output, "dry_run", {"study": study.name, "device": device, "rows": [row._asdict() for row in rows]}, text)
-    return 0 if all(row.ended == "ok" for row in rows) else 1
+    rows = known_rows(path) if path else {}
+    for task in tasks:
+        if not counts(rows.get(task.key), any_code):
+            before = rows.pop(task.key, None)
+            share = max(1, task.cell.trial.schedule.batch // task.study.resources.workers) if torch.cuda.is_available() else 1
+            found = run_task(task, images or share, limit_s)
+            rows[task.key] = found._replace(names=before.names) if before else found
+            print(f"{task.names[0]}: {rows[task.key].ended}", flush=True)
+        names = tuple(dict.fromkeys((*rows[task.key].names, *task.names)))
+        rows[task.key] = rows[task.key]._replace(names=names)
+        if path:
+            _save(path, list(rows.values()), device)
+    mine = [rows[task.key] for task in tasks]
+    print(table(mine, device))
+    return 0 if all(row.ended == "ok" for row in mine) else 1
+
+
+def _save(path: Path, rows: Sequence[Row], device: str) -> None:
+    save(path.parent, "dry_run", {"device": device, "rows": [row._asdict() for row in rows]}, table(rows, device))
 
 
 if __name__ == "__main__":

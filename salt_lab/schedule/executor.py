@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from salt_lab.record.store import Store, TrialBusy
 from salt_lab.schedule.closing import JournalClosing, settled
 from salt_lab.schedule.interrupts import Interrupt, signals_as_interrupt
 from salt_lab.schedule.ticker import Ticker
+from salt_lab.schedule.time_limit import TimeLimit
 from salt_lab.spec.resources import Resources
 from salt_lab.spec.trial import Trial
 
@@ -143,6 +144,7 @@ class SerialExecutor:
         resources: Workers and GPUs of a trial; where ``gpus`` is open, those that there are.
         trial_fn: What runs a trial.
         patience: Seconds to wait for a trial that another process holds, before it is left to that process.
+        limit: The launch's time limit, opened by the caller: no trial is started where too little is left of it. None = no limit.
     """
 
     def __init__(
@@ -152,10 +154,12 @@ class SerialExecutor:
         *,
         trial_fn: TrialFn = RUN_TRIAL,
         patience: float = PATIENCE,
+        limit: TimeLimit | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UserError(f"threads = {threads}: a trial needs at least 1.")
         self.threads, self.resources, self.trial_fn, self.patience = threads, resources or Resources(), trial_fn, patience
+        self.limit = limit
 
     def check(self) -> None:
         """Any machine that runs Python will do."""
@@ -173,14 +177,20 @@ class SerialExecutor:
         where: dict[str, Any] = {"study": study_name, "launch_id": launch_id, "threads": self.threads, "workers": self.resources.workers}
         where |= {"device": "cpu" if self.resources.gpus == 0 else None, "gpus": self.resources.gpus or 0}
         where["owing"] = owing = list[JournalClosing]()
+        before = {job.trial_id: store.journal(job.trial_id).size() for job in jobs}
         with signals_as_interrupt() as interrupt, Ticker(on_tick):
-            held = [job for job in jobs if self._run(job, store, 0.0, interrupt, where) == "busy"]
+            held = [job for job in jobs if self._run(job, store, 0.0, interrupt, where, before) == "busy"]
             for job in held:  # by another process, which may have ended by now
-                self._run(job, store, self.patience, interrupt, where)
+                self._run(job, store, self.patience, interrupt, where, before)
         settled(owing)
 
-    def _run(self, job: Job, store: Store, patience: float, interrupt: Interrupt, where: dict[str, Any]) -> str:
-        """Run a trial; again, from its last checkpoint, where one of several workers was lost."""
+    def _run(self, job: Job, store: Store, patience: float, interrupt: Interrupt, where: dict[str, Any], before: Mapping[str, int]) -> str:
+        """Run a trial; again, from its last checkpoint, where one of several workers was lost. What has failed in another launch since this
+        one began (``before``: the journals' sizes) is not tried again: the same would happen."""
+        if (elsewhere := self._ended_elsewhere(job, store, where["launch_id"], before)) is not None:
+            return elsewhere
+        if self.limit is not None:
+            self.limit.check_room()
         for _ in range(1 + MAX_DEATHS):
             state = run_job(self.trial_fn, job, store, patience=patience, **where)
             where["owing"][:] = settled(where["owing"])  # of trials before, too: this one may have made room
@@ -188,3 +198,9 @@ class SerialExecutor:
             if state != "interrupted":
                 break
         return state
+
+    def _ended_elsewhere(self, job: Job, store: Store, launch_id: str, before: Mapping[str, int]) -> str | None:
+        if store.journal(job.trial_id).size() == before[job.trial_id]:
+            return None
+        record = store.record(job.trial_id)
+        return record.state if record.state in ("done", "failed") and record.launch_id != launch_id else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Has somebody asked for an end? ``signal_name`` says how, e.g. ``"SIGTERM"``; it is None while nobody has."""
+    """Has somebody asked for an end? ``signal_name`` says how, e.g. ``"SIGTERM"``, or why; it is None while nobody has."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -27,6 +28,16 @@ class Interrupt:
             raise KeyboardInterrupt(self.signal_name)
 
 
+_reason: str | None = None
+
+
+def interrupt_for(reason: str) -> None:
+    """Send SIGTERM to this process, from any thread; what it interrupts is told ``reason`` instead of the signal's name."""
+    global _reason
+    _reason = reason
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def signals_as_interrupt() -> Iterator[Interrupt]:
     """While open, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread; the former handlers return at the end.
@@ -37,18 +48,20 @@ def signals_as_interrupt() -> Iterator[Interrupt]:
     Yields:
         The mark: an :class:`Interrupt` that is true once a signal has arrived.
     """
+    global _reason
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        interrupt.signal_name = signal.Signals(number).name
+        interrupt.signal_name = _reason if _reason and number == signal.SIGTERM else signal.Signals(number).name
         raise KeyboardInterrupt(interrupt.signal_name)
 
     former = {s: signal.signal(s, handle) for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
     try:
         yield interrupt
     finally:
+        _reason = None
         for number, handler in former.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

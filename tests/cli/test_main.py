@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,15 +49,32 @@ def test_reading_a_study_imports_no_heavy_library(words: list[str], study: Path)
     assert not HEAVY & set(answer["modules"])
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plan", "STUDY"]])
-def test_help_and_plan_start_in_under_half_a_second(words: list[str], study: Path) -> None:
-    def cpu_seconds() -> float:  # CPU time, so that a busy machine does not fail the test; alone it is also the wall time
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert python("-m", "salt_lab", *(study if word == "STUDY" else word for word in words)).returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+#: What a command may import from outside Python's own library; benchmarks/start.py says what each of them costs.
+LIGHT = {"salt_lab", "click"}
+READING = {*LIGHT, "yaml", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "cython_runtime"}
+#: Parts of Python's own library that cost as much as a small package, and that no command needs before it has something to do.
+COSTLY = {"asyncio", "http", "multiprocessing", "sqlite3", "ssl", "unittest", "xml"}
 
-    assert min(cpu_seconds() for _ in range(2)) < 0.5
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [(["--help"], LIGHT), (["--version"], LIGHT), (["run", "--help"], LIGHT), (["plan", "STUDY"], READING), (["status", "STUDY"], READING)],
+)
+def test_a_light_command_imports_what_it_needs_and_no_more(words: list[str], allowed: set[str], study: Path) -> None:
+    before = python("-c", "import sys; print(*sys.modules)").stdout  # what an environment imports by itself, editable packages for one
+    code = "import sys\ntry: from salt_lab.cli.main import main; main()\nfinally: print('\\n'.join(sys.modules), file=sys.stderr)"
+    done = python("-c", code, *(str(study) if word == "STUDY" else word for word in words))
+    imported = {name.split(".")[0] for name in set(done.stderr.split()) - set(before.split())}
+    foreign = {name for name in imported if name not in sys.stdlib_module_names and not name.startswith("_")}
+    assert done.returncode == 0
+    assert foreign <= allowed
+    assert not COSTLY & imported
+
+
+def test_doctor_imports_torch_and_mmcv_which_it_reports_on_and_none_of_the_others(store: Path) -> None:
+    answer = json.loads(python("-c", PROBE, "doctor", "--store", str(store)).stdout)
+    assert answer["code"] == 0 and "torch" in answer["modules"]
+    assert not {"mmdet", "ray", "mlflow", "pandas", "matplotlib", "scipy", "pyarrow", "pydantic"} & set(answer["modules"])
 
 
 def test_every_command_can_be_imported_and_says_what_it_does() -> None:

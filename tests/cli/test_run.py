@@ -78,6 +78,31 @@ class TestRun:
         result = run("run", study, "--store", store, "--no-mlflow")
         assert result.exit_code == 2 and "--executor serial" in result.stderr
 
+    def test_a_time_limit_ends_it_with_a_code_of_its_own_and_the_same_command_goes_on(
+        self, run: Callable, study: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = ("run", study, "axes.host=[fcos]", "seeds=[1004]", "--store", store, *TRAIN, "--for")
+        monkeypatch.setattr(sys, "argv", ["salt-lab", *map(str, words), "1.2s"])
+        ended = run(*words, "1.2s")
+        assert ended.exit_code == 75, ended.output
+        assert "the time limit of 1s is over. The same command goes on from the last checkpoints: salt-lab run" in ended.stderr
+        assert "--for 1.2s" in ended.stderr
+        again = run(*words, "10m")
+        assert again.exit_code == 0 and "2 done" in again.output, again.output
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--executor", "serial", "--for", "soon"), "--for: 'soon' is no length of time: write 90s, 9m or 1h30m"),
+            (("--for", "9m"), "--for: with --executor serial only"),
+        ],
+    )
+    def test_a_time_limit_that_cannot_be_kept_is_refused_before_anything_starts(
+        self, run: Callable, study: Path, store: Path, words: tuple[str, ...], said: str
+    ) -> None:
+        result = run("run", study, "--store", store, "--no-mlflow", *words)
+        assert result.exit_code == 2 and said in result.stderr and not store.exists()
+
     def test_one_cell_of_a_study_is_trained_and_recorded_alone(
         self, run: Callable, study: Path, store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -77,6 +77,22 @@ def test_a_trial_of_several_workers_is_told_so_and_tried_again_where_one_of_them
     assert (store.record(job.trial_id).state, store.record(job.trial_id).attempt) == ("done", 2)
 
 
+def test_what_another_launch_has_seen_fail_meanwhile_is_not_tried_again(tmp_path):
+    """Several launches beside each other would each train a hopeless trial once more."""
+    store, first, second = Store(tmp_path), make_job(1), make_job(fake_trial.FAILS)
+
+    def other_launch_is_faster(trial, store, **where):
+        if trial.seed == first.trial.seed:
+            SerialExecutor(trial_fn=FAKE).run([second], store, "s", "the other", no_tick)
+        return fake_trial.fake_trial(trial, store, **where)
+
+    SerialExecutor(trial_fn=other_launch_is_faster).run([first, second], store, "s", "mine", no_tick)
+    record = store.record(second.trial_id)
+    assert (record.state, record.attempt, record.launch_id) == ("failed", 1, "the other")
+    SerialExecutor(trial_fn=FAKE).run([second], store, "s", "later", no_tick)
+    assert store.record(second.trial_id).attempt == 2
+
+
 def test_zero_threads_are_refused():
     with pytest.raises(UserError, match="threads = 0"):
         SerialExecutor(threads=0)
