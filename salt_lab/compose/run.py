@@ -94,7 +94,7 @@ def patch_data(config: Config, trial: Trial, data: Paths, loader_workers: int, w
 
 
 def patch_schedule(config: Config, schedule: Schedule) -> None:
-    """Optimiser, learning rate, epochs, running mean of the weights. The host's own per-parameter settings (FCOS: biases) stay.
+    """Optimiser, learning rate, epochs, running mean of the weights, order in memory. The host's own per-parameter settings (FCOS: biases) stay.
 
     ``lr`` is written as it is used (:attr:`~salt_lab.spec.trial.Schedule.peak_lr`), and ``auto_scale_lr.base_batch_size`` says for how many
     images a step that is: the config, trained alone with ``--auto-scale-lr``, scales from there and never twice.
@@ -108,8 +108,8 @@ def patch_schedule(config: Config, schedule: Schedule) -> None:
     paramwise = config.get("optim_wrapper", {}).get("paramwise_cfg")
     config.optim_wrapper = wrapper | (dict(paramwise_cfg=paramwise) if paramwise else {})
     config.auto_scale_lr = dict(enable=False, base_batch_size=schedule.batch)
-    if schedule.ema is not None:
-        config.custom_hooks = [dict(type="RunningMeanHook", momentum=schedule.ema)]
+    if hooks := [dict(type=kind, **given) for kind, (_, given) in _own_hooks(schedule).items()]:
+        config.custom_hooks = hooks
     warmup = (
         [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup_iters)] if schedule.warmup_iters else []
     )
@@ -124,12 +124,22 @@ def patch_schedule(config: Config, schedule: Schedule) -> None:
     config.val_cfg, config.test_cfg = dict(type="ValLoop"), dict(type="TestLoop")
 
 
+def _own_hooks(schedule: Schedule) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The hooks that the schedule asks for: class -> the module that registers it, and its arguments."""
+    hooks: dict[str, tuple[str, dict[str, Any]]] = {}
+    if schedule.ema is not None:
+        hooks["RunningMeanHook"] = ("salt_lab.train.running_mean", dict(momentum=schedule.ema))
+    if schedule.memory_format != "contiguous":
+        hooks["MemoryFormatHook"] = ("salt_lab.train.memory_format", dict(memory_format=schedule.memory_format))
+    return hooks
+
+
 def patch_runtime(config: Config, trial: Trial, work_dir: Path | None) -> None:
     """Seed, checkpoints (the last two are kept for resuming), imports that register our modules."""
     config.default_scope = "mmdet"
-    running_mean = ["salt_lab.train.running_mean"] if trial.schedule.ema is not None else []
+    hooks = [module for module, _ in _own_hooks(trial.schedule).values()]
     config.custom_imports = dict(
-        imports=["salt_lab.models", "salt_lab.evaluate.metric", "salt_lab.train.resume", *running_mean], allow_failed_imports=False
+        imports=["salt_lab.models", "salt_lab.evaluate.metric", "salt_lab.train.resume", *hooks], allow_failed_imports=False
     )
     config.randomness = dict(seed=trial.seed, deterministic=False)
     config.default_hooks = dict(

@@ -18,6 +18,8 @@ from salt_lab.spec.trial import EmbeddedData, Trial, canonical, digest
 
 #: Fields of the schedule that change what a step or an evaluation takes; all the others change how many there are, or the result alone.
 STEP_FIELDS = ("image_size", "optimizer", "amp", "ema")
+#: Those that came later: in the parts only where they are not as before, so that earlier calibrations stay known.
+LATER_STEP_FIELDS = ("memory_format",)
 #: Toggles of the operator in which two cells may differ and still be alike in cost, to within some tens of percent **(ours)**.
 ALIKE_SALT = ("enabled",)
 
@@ -35,6 +37,7 @@ def cost_parts(trial: Trial, data_fingerprint: str, workers: int = 1) -> dict[st
     plain = canonical(trial)
     backbone = {key: value for key, value in plain["backbone"].items() if key != "init"}
     schedule = {key: plain["schedule"].get(key) for key in STEP_FIELDS}
+    schedule |= {key: plain["schedule"][key] for key in LATER_STEP_FIELDS if key in plain["schedule"]}
     if isinstance(trial.data, EmbeddedData):
         data: Any = {key: plain["data"][key] for key in ("kind", "image_size", "classes", "max_objects")}
     else:

@@ -38,6 +38,11 @@ class Schedule(Spec):
     ema: Number | None = Field(
         None, gt=0, lt=1, description="Momentum of a running mean of the weights, which is then evaluated, e.g. 0.0002; null = none"
     )
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        "contiguous",
+        description="Order of images, features and kernels in memory: contiguous = channel by channel; channels_last = each cell's channels "
+        "side by side, the same numbers to rounding and often faster",
+    )
     scale_lr: StrictBool = Field(False, description="lr is meant for 16 images a step: scale it by batch / 16")
 
     @model_validator(mode="before")

@@ -143,6 +143,7 @@ OWN_WIDTH = 256
 #: Values of later fields that mean "as before they existed": left out of the canonical form, so that earlier records keep their trials.
 AS_BEFORE: dict[str, Any] = {
     "quality": None, "weights": None, "schedule.ema": None, "schedule.scale_lr": False,
+    "schedule.memory_format": "contiguous",
     "salt.sdr_kind": "giou", "salt.sdr_gate": False, "salt.reg_at": "r_points", "salt.cls_at": "c_points", "salt.stop_gradient": True,
     "salt.levels": None,
 }  # fmt: skip

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import pickletools
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -141,6 +140,8 @@ def strangers(named: set[str]) -> list[str]:
 
 def _named_in(content: IO[bytes]) -> set[str]:
     """Dotted names that one pickle refers to. (A name put together on the stack is taken from the last two texts.)"""
+    import pickletools
+
     named: set[str] = set()
     texts, memo = ["", ""], dict[Any, str]()
     for op, argument, _ in pickletools.genops(content):

@@ -116,6 +116,7 @@ def _training(runner: Any) -> dict[str, Any]:
     wrapper = runner.optim_wrapper
     group = wrapper.optimizer.param_groups[0]
     averaged = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    orders = (hook.memory_format for hook in runner.hooks if type(hook).__name__ == "MemoryFormatHook")
     return {
         "schedule.epochs": runner.max_epochs,
         "schedule.lr": wrapper.optimizer.defaults.get("lr", group.get("initial_lr", group["lr"])),
@@ -124,6 +125,7 @@ def _training(runner: Any) -> dict[str, Any]:
         "schedule.amp": type(wrapper).__name__ == "AmpOptimWrapper",
         "schedule.clip_grad": (wrapper.clip_grad_kwargs or {}).get("max_norm"),
         "schedule.ema": averaged[0].ema_cfg.get("momentum") if averaged else None,
+        "schedule.memory_format": next(orders, "contiguous"),
     }
 
 
@@ -136,7 +138,7 @@ def asked_of(trial: Trial) -> dict[str, Any]:
     """What :func:`effective` should find: the canonical trial, its left-out defaults, and what only the host's config knows."""
     asked = flatten(canonical(trial))
     asked |= {"quality": trial.has_quality, "schedule.lr": trial.schedule.peak_lr}
-    asked |= {f"schedule.{key}": getattr(trial.schedule, key) for key in ("ema", "amp", "clip_grad")}
+    asked |= {f"schedule.{key}": getattr(trial.schedule, key) for key in ("ema", "amp", "clip_grad", "memory_format")}
     if trial.salt.enabled:
         asked |= {f"salt.{key}": getattr(trial.salt, key) for key in SALT_TOGGLES}
         asked["salt.levels"] = canonical(trial)["salt"].get("levels")

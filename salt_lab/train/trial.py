@@ -15,6 +15,7 @@ from salt_lab.record.store import Record, Store
 from salt_lab.spec.trial import Trial, canonical, trial_id
 from salt_lab.train.checkpoints import resumable
 from salt_lab.train.early_stop import nothing_left
+from salt_lab.train.libraries import importing, load_libraries
 from salt_lab.train.lost import FarTraceback, WorkerLost
 from salt_lab.train.retention import make_room, rules_of
 
@@ -61,7 +62,9 @@ def run_trial(
         return run_gang(trial, store, workers=workers, device=device, threads=threads, gpus=gpus, **where)
 
     def body(recorder: Recorder) -> None:
-        from salt_lab.train.session import train
+        load_libraries()
+        with importing():
+            from salt_lab.train.session import train
 
         train(trial, store, recorder)
 
@@ -157,7 +160,8 @@ def _guarded(body: Callable[[Recorder], None], store: Store, recorder: Recorder,
 
 def set_up(threads: int | None, device: str | None, workers: int, gpus: float) -> dict[str, Any]:
     """Get this process ready, and say what the trial runs on: ``workers``, ``cpus`` (threads of each), ``gpus`` (of the trial)."""
-    import torch
+    with importing():
+        import torch
 
     _set_threads(threads, device)
     on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -169,6 +173,7 @@ def _set_threads(threads: int | None, device: str | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # a CPU computes many times slower with numbers below 1e-38; they count as zero (ours)
     if device == "cpu":
         import mmengine.device.utils as where
 

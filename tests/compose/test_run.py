@@ -28,10 +28,16 @@ def test_each_toggle_moves_its_own_key_alone():
     assert composed(amp=True).optim_wrapper.type == "AmpOptimWrapper"
     assert composed(clip_grad=35).optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
     assert composed(ema=0.0002).custom_hooks == [dict(type="RunningMeanHook", momentum=0.0002)]
-    for schedule in ({"amp": True}, {"clip_grad": 35}, {"ema": 0.0002}):
+    last = [dict(type="MemoryFormatHook", memory_format="channels_last")]
+    assert composed(memory_format="channels_last").custom_hooks == last
+    assert [hook["type"] for hook in composed(memory_format="channels_last", ema=0.1).custom_hooks] == [
+        "RunningMeanHook",
+        "MemoryFormatHook",
+    ]
+    for schedule in ({"amp": True}, {"clip_grad": 35}, {"ema": 0.0002}, {"memory_format": "channels_last"}):
         changed, plain = composed(**schedule).to_dict(), composed().to_dict()
         touched = {key for key in changed if changed[key] != plain.get(key)}
-        assert touched == ({"custom_hooks", "custom_imports"} if "ema" in schedule else {"optim_wrapper"}), schedule
+        assert touched == ({"optim_wrapper"} if {"amp", "clip_grad"} & set(schedule) else {"custom_hooks", "custom_imports"}), schedule
 
 
 @pytest.mark.parametrize(("batch", "rate"), [(16, 0.01), (8, 0.005), (4, 0.0025), (32, 0.02)])

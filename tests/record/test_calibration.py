@@ -46,11 +46,17 @@ def test_what_changes_no_step_leaves_the_kind_alone(same: dict[str, Any]):
         {"schedule": {"optimizer": "adamw"}},
         {"schedule": {"ema": 0.001}},
         {"schedule": {"amp": True}},
+        {"schedule": {"memory_format": "channels_last"}},
         {"data": {"image_size": 64}},
     ],
 )
 def test_what_changes_a_step_makes_another_kind(other: dict[str, Any]):
     assert key(**other) != key()
+
+
+def test_calibrations_from_before_the_order_in_memory_was_a_choice_stay_known():
+    parts = cost_parts(Trial.model_validate({"host": "atss"}), "coco-1")
+    assert set(parts["schedule"]) == {"image_size", "optimizer", "amp", "ema", "batch"}
 
 
 def test_a_batch_over_two_workers_is_half_the_batch_of_one():

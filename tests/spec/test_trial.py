@@ -96,6 +96,7 @@ def test_a_data_mapping_with_files_is_coco() -> None:
         ({"salt": {"levels": [2]}}, "greater than or equal to 3"),
         ({"salt": {"cls_at": "centre"}}, "'c_points', 'r_points' or 'cell'"),
         ({"schedule": {"ema": 1.0}}, "less than 1"),
+        ({"schedule": {"memory_format": "nhwc"}}, "'contiguous' or 'channels_last'"),
         ({"salt": {"enabled": True, "reg_at": "cell", "sdr_weight": 0, "coarse_weight": 0}}, "nothing would teach the coarse box"),
         ({"backbone": {"name": "resnet18", "frozen_stages": 5}}, "stages up to 4"),
         ({"backbone": {"name": "mobilenet_v2", "base_channels": 16}}, "one width"),
@@ -190,6 +191,7 @@ def test_saying_what_is_so_anyway_keeps_the_id(said: dict[str, Any], left_out: d
         {"weights": "atss.pth"},
         {"schedule": {"ema": 0.0002}},
         {"schedule": {"scale_lr": True}},
+        {"schedule": {"memory_format": "channels_last"}},
         {"host": "gfl", "quality": True},
     ],
 )

@@ -90,7 +90,7 @@ def test_a_config_of_mmdet_is_checked_by_its_heads_and_its_network():
 
 def test_the_learning_rate_in_force_is_the_scaled_one():
     asked = Trial.model_validate({"host": "atss", "schedule": {"lr": 0.01, "batch": 4, "scale_lr": True}})
-    check_effective(asked, {"schedule.lr": 0.0025, "schedule.ema": None})
+    check_effective(asked, {"schedule.lr": 0.0025, "schedule.ema": None, "schedule.memory_format": "contiguous"})
     with pytest.raises(TrialFailed, match=r"schedule\.lr is 0\.01, asked 0\.0025"):
         check_effective(asked, {"schedule.lr": 0.01})
     with pytest.raises(TrialFailed, match=r"schedule\.ema is 0\.1, asked None"):
