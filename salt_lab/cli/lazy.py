@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -73,6 +71,8 @@ def _leave(error: Exception) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     if os.environ.get("SALT_LAB_TRACEBACK") == "1" and not isinstance(error, click.ClickException):
+        import traceback
+
         traceback.print_exception(error)
     line, code = explain(error)
     click.echo(f"error: {line}", err=True)
@@ -111,6 +111,9 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _bug(error: Exception) -> str:
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile("w", prefix="salt-lab-traceback-", suffix=".txt", delete=False) as file:
         traceback.print_exception(type(error), error, error.__traceback__, file=file)
     what = f"{type(error).__name__}: {one_line(error)[:200]}"

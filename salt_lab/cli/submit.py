@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shlex
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +72,14 @@ def command(
     is missing is refused there before anything trains (exit code 2). Variables that the study names are passed on with their values from
     here, unless --env gives others. Ctrl-C leaves the job alone and says how to come back.
     """
+    from tempfile import TemporaryDirectory
+
     from salt_lab.schedule.bundle import variables_named
 
     asked = read_words(words)
     named = variables_named(asked.study, asked.overrides)
     variables = choose_variables(named, given)
-    with tempfile.TemporaryDirectory(prefix="salt-lab-submit-") as folder:
+    with TemporaryDirectory(prefix="salt-lab-submit-") as folder:
         send = _Submission(asked, Path(folder).resolve(), variables, installed)
         send.prepare(include, named)
         server_address = need_address(address)
@@ -232,6 +232,8 @@ class _Submission:
 
 def new_job_id(what: str) -> str:
     """``WHAT-<UTC time>-<4 hex digits>``: says what it is, sorts by time, is nobody else's."""
+    import secrets
+
     return f"{what}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 

@@ -11,7 +11,6 @@ import click
 
 from salt_lab.cli.shared import STUDY_SUFFIXES, existing_file, open_store, overrides_argument, parse_overrides, read_study, store_option
 from salt_lab.errors import SpecError
-from salt_lab.spec.resources import check_shared
 
 if TYPE_CHECKING:
     from salt_lab.record.store import Store
@@ -83,6 +82,7 @@ def _train_recorded(study: Study, trial: Trial, store: Store, gpus: int) -> int:
     from salt_lab.cli.trials import planned_trials
     from salt_lab.schedule.executor import SerialExecutor
     from salt_lab.schedule.launch import run_study
+    from salt_lab.spec.resources import check_shared
 
     resources = study.resources.over(gpus=gpus) if gpus else study.resources
     check_shared(trial.schedule.batch, resources.workers)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from salt_lab.record.store import Record, Store
     from salt_lab.spec.study import Cell, Study
     from salt_lab.spec.trial import Trial
@@ -60,14 +62,14 @@ def planned_trials(study: Study, store: Store) -> list[Planned]:
         WeightsError: a weights file of the study cannot be read.
     """
     from salt_lab.record.folded import brief_records
-    from salt_lab.record.training_code import training_code_version
     from salt_lab.schedule.preflight import check_all_weights, jobs_of
     from salt_lab.schedule.reuse import other_code
 
     check_all_weights(cell.trial for cell in study.cells)
     cells = [cell for cell in study.cells for _ in cell.seeds]
     jobs = jobs_of(study.trials())
-    records, present = list(brief_records(store, [job.trial_id for job in jobs])), training_code_version()
+    records = list(brief_records(store, [job.trial_id for job in jobs]))
+    present = _present_code(records)
     return [
         Planned(cell, job.trial, job.trial_id, record, other_code(record, present))
         for cell, job, record in zip(cells, jobs, records, strict=True)
@@ -76,11 +78,18 @@ def planned_trials(study: Study, store: Store) -> list[Planned]:
 
 def show_code_notes(trials: list[Planned]) -> None:
     """Say which trials were made or begun by other training code than the present; nothing where none were."""
-    from salt_lab.record.training_code import training_code_version
     from salt_lab.schedule.reuse import code_notes
 
-    for note in code_notes([item.record for item in trials], training_code_version()):
+    records = [item.record for item in trials]
+    for note in code_notes(records, _present_code(records)):
         click.echo(note)
+
+
+def _present_code(records: Iterable[Record]) -> str:
+    """The present version of the training code; "" where no record has one that it could differ from."""
+    from salt_lab.record.training_code import training_code_version
+
+    return training_code_version() if any(record.training_codes for record in records) else ""
 
 
 def differing_keys(study: Study) -> list[str]:

@@ -1,14 +1,11 @@
-"""Which MLflow, and can it be used? Standard library only: asked before anything starts, and by ``salt-lab doctor``."""
+"""Which MLflow, and can it be used? Standard library only, and of that nothing heavy: asked before anything starts, by ``doctor``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +84,9 @@ def _check_http(uri: str) -> None:
 
 def _http_problem(uri: str) -> str:
     """What keeps the server from being used, "" where nothing does. Being asked for a password counts as an answer."""
+    import urllib.error
+    import urllib.request
+
     try:
         with urllib.request.urlopen(f"{public(uri).rstrip('/')}/health", timeout=SERVER_SECONDS) as answer:
             answer.read(64)
@@ -114,6 +114,8 @@ def _check_sqlite(uri: str) -> None:
 
 
 def _database_fault(path: Path) -> str | None:
+    import sqlite3
+
     try:
         connection = sqlite3.connect(path, timeout=SERVER_SECONDS)
         try:

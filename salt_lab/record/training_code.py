@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import salt_lab
+from salt_lab.record.code_digests import Stamp, keep_digests, kept_digests, stamp
 
 #: The rooms of the package that decide a trial's result.
 ROOMS = ("ops", "models", "compose", "data", "train", "evaluate")
@@ -41,22 +42,21 @@ ONLY = {
 NOT_RECORDED = "not recorded"
 #: Fields of syntax trees that say how something was written: the use of a name (which follows from its place), u"" before a text.
 _WRITING = ("ctx", "kind", "type_comment")
-_digests: dict[Path, tuple[int, int, str]] = {}
+_digests: dict[Path, tuple[Stamp, str]] = {}
 
 
 def training_code_version(package: Path | None = None) -> str:
     """12 hex digits of sha256 over the :data:`ROOMS`, less what :data:`ONLY` leaves out.
 
-    The first call takes 0.1 s, later ones in the same process 5 ms where nothing changed.
+    The first call takes 0.1 s, later ones 5 ms where nothing changed; also in other processes, see :mod:`salt_lab.record.code_digests`.
 
     Args:
         package: folder of the package; None = this one.
     """
     root = package or Path(salt_lab.__file__).resolve().parent
     found = hashlib.sha256()
-    with _no_collection():
-        for path in _sources(root):
-            found.update(f"{path.relative_to(root).as_posix()}\0{_digest(path)}\0".encode())
+    for path, digest in _all_digests(root).items():
+        found.update(f"{path.relative_to(root).as_posix()}\0{digest}\0".encode())
     return found.hexdigest()[:12]
 
 
@@ -132,14 +132,18 @@ def _sources(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _digest(path: Path) -> str:
-    """Of one file; remembered in this process as long as its size and time of change stay."""
-    stat = path.stat()
-    known = _digests.get(path)
-    if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-        known = (stat.st_size, stat.st_mtime_ns, _read_digest(path))
-        _digests[path] = known
-    return known[2]
+def _all_digests(root: Path) -> dict[Path, str]:
+    """Of every file that counts, in order; remembered in this process and for the next ones as long as its stamp stays."""
+    stamps = {path: stamp(path) for path in _sources(root)}  # taken before the reading: a file that changes meanwhile is read again next time
+    rules = Path(__file__)
+    if any(path not in _digests for path in stamps):
+        _digests.update({**kept_digests(root, rules), **_digests})
+    new = [path for path, one in stamps.items() if path not in _digests or _digests[path][0] != one]
+    with _no_collection():
+        _digests.update({path: (stamps[path], _read_digest(path)) for path in new})
+    if new:
+        keep_digests(root, rules, {path: _digests[path] for path in stamps})
+    return {path: _digests[path][1] for path in stamps}
 
 
 def _read_digest(path: Path) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-import time
+import sys
 from pathlib import Path
 
 import pytest
 
 import salt_lab
+from salt_lab.record import code_digests, training_code
 from salt_lab.record import provenance as provenance_room
 from salt_lab.record.training_code import ONLY, ROOMS, _digests, normal_form, training_code_version
 
@@ -168,19 +170,70 @@ def test_empty_parts_do_not_run_into_each_other():
     assert len(set(forms)) == len(forms)
 
 
-def test_it_is_fast_enough_to_ask_on_every_plan():
-    _digests.clear()
-    seconds = min(timed(clear=True) for _ in range(3))
-    assert seconds < 0.15 * 3, f"{seconds:.3f} s"  # 0.09 s on a free core; the tests share theirs
-    assert timed() < 0.05
+@pytest.fixture
+def parsed(package, monkeypatch):
+    """The names of the files that are parsed to tell the version of ``package`` in a process of its own; they have lain there for a while."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(code_digests, "SETTLED_SECONDS", -1.0)
+    read, names = training_code._read_digest, list[str]()
 
+    def noting(path):
+        names.append(path.relative_to(package).as_posix())
+        return read(path)
 
-def timed(clear: bool = False) -> float:
-    if clear:
+    def in_a_new_process():
         _digests.clear()
-    start = time.process_time()
-    training_code_version()
-    return time.process_time() - start
+        names.clear()
+        return training_code_version(package), sorted(names)
+
+    monkeypatch.setattr(training_code, "_read_digest", noting)
+    return in_a_new_process
+
+
+def test_the_next_process_parses_only_what_has_changed(package, parsed):
+    first, everything = parsed()
+    assert "train/code.py" in everything
+    assert parsed() == (first, [])
+    (package / "train" / "code.py").write_text(SOURCE.replace("radius", "r"))
+    changed, again = parsed()
+    assert changed != first and again == ["train/code.py"]
+    assert parsed() == (changed, [])
+
+
+def test_a_change_under_the_old_time_and_size_is_seen(package, parsed):
+    file = package / "ops" / "code.py"
+    first, _ = parsed()
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    file.write_text(SOURCE.replace("stride: int = 8", "stride: int = 9"))
+    os.utime(file, ns=times)
+    assert parsed()[0] != first
+
+
+def test_what_changed_a_moment_ago_is_read_again(parsed, monkeypatch):
+    monkeypatch.setattr(code_digests, "SETTLED_SECONDS", 60.0)
+    first, everything = parsed()
+    assert parsed() == (first, everything)
+
+
+def test_digests_by_other_rules_damaged_or_not_to_be_kept_are_made_again(package, parsed, monkeypatch):
+    first, everything = parsed()
+    place = code_digests._place(package)
+    place.write_text(place.read_text().replace('"rules": "', '"rules": "0'))
+    assert parsed() == (first, everything)
+    for damage in ("", "[]", '{"rules": 1}', place.read_text()[:-20]):
+        place.write_text(damage)
+        assert parsed() == (first, everything)
+    place.unlink()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert parsed() == (first, everything) and not place.exists()
+
+
+def test_a_package_that_cannot_be_written_has_a_version_all_the_same(package, parsed):
+    first, everything = parsed()
+    place = code_digests._place(package)
+    place.unlink()
+    place.mkdir()  # in the way: it can neither be read nor replaced
+    assert parsed() == (first, everything)
 
 
 def test_the_provenance_of_a_record_names_it():
