@@ -165,6 +165,36 @@ def table(rows: list[dict[str, Any]], errors: dict[str, float]) -> str:
     )
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Time over ours, forward and backward stacked, and the peak memory, for each size and number of threads."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from salt_lab.report.style import house_style, look
+
+    groups = list(dict.fromkeys((*row["cells"], row["threads"]) for row in rows))
+    names = list(dict.fromkeys(row["rival"] for row in rows))
+    with house_style():
+        figure, (time_axes, memory_axes) = plt.subplots(1, 2, figsize=(6.6, 2.5), layout="constrained")
+        for index, name in enumerate(names):
+            mine = [next(r for r in rows if (*r["cells"], r["threads"]) == group and r["rival"] == name) for group in groups]
+            at, colour = [place + (index - 1) * 0.27 for place in range(len(groups))], look(index).colour
+            for part, below, alpha in (("forward", None, 1.0), ("backward", "forward", 0.55)):
+                floor = [row[below] if below else 0.0 for row in mine]
+                time_axes.bar(at, [r[part] for r in mine], 0.25, bottom=floor, color=colour, alpha=alpha, label=f"{name}, {part}")
+            memory_axes.bar(at, [row["peak_mib"] for row in mine], 0.25, color=colour)
+        time_axes.set_yscale("log")
+        for axes, title in ((time_axes, "seconds of a pass (log)"), (memory_axes, "peak MiB beyond the inputs")):
+            axes.set_title(title, loc="left")
+            axes.set_xticks(range(len(groups)), [f"{h} x {w}\n{t} thread{'s' * (t > 1)}" for h, w, t in groups])
+            axes.grid(axis="x", visible=False)
+        figure.legend(*time_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        figure.savefig(path)
+        plt.close(figure)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Point convolution on a CPU beside mmcv's compiled operator.")
@@ -192,6 +222,7 @@ def main() -> None:
         command = "python benchmarks/point_conv.py" + (" --compiled PATH" if wanted.compiled else "") + f" --rounds {wanted.rounds}"
         content = {"command": command, "channels": CHANNELS, "points": POINTS, "batch": BATCH, "errors": errors, "rows": rows}
         save(wanted.output, "point_conv", content, text)
+        draw(rows, wanted.output / "point_conv.png")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ LIMITS = {
     "C per cell (p = 1, bytes); what is between is their mixture. The backbone does not change, and is in `a`.",
     "boxes (per image)": "the host's assigner compares every box with every anchor (p = 1, bytes: cells x boxes distances and overlaps), the losses "
     "work on the positives, a few per box; the network does not know the boxes. SALT adds two box losses on the same positives. "
-    "On a CPU a step with one box can take longer than one with ten: gradients too small for normal numbers (denormals) are slow there; "
-    "`--flush-denormal` counts them as 0, and the difference is gone.",
+    "With `--keep-denormal` a step with one box takes longer on a CPU than one with ten: gradients too small for normal numbers are slow there; "
+    "trials count them as 0.",
 }
 
 
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--device", choices=list(BASES), default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--flush-denormal", action="store_true", help="torch counts denormal numbers as 0, which no trial does")
+    parser.add_argument("--keep-denormal", action="store_true", help="denormal numbers are not counted as 0; a trial counts them so")
     wanted = parser.parse_args()
     if wanted.clock == "cpu" and (wanted.device == "cuda" or wanted.threads > 1):
         parser.error("--clock cpu counts this process on one core: neither on a GPU nor with --threads above 1")
@@ -298,7 +298,7 @@ def main() -> None:
         parser.error("--device cuda: torch sees no CUDA device here; take --device cpu")
     load_libraries()
     torch.set_num_threads(wanted.threads)
-    torch.set_flush_denormal(wanted.flush_denormal)
+    torch.set_flush_denormal(not wanted.keep_denormal)
     base = BASES[wanted.device]
     found = run(base, wanted.rounds, wanted.device, CLOCKS[wanted.clock])
     counted, took = arithmetic(base), time.perf_counter() - BEGAN
@@ -312,7 +312,7 @@ def main() -> None:
     print(text, f"\n{took:.0f} s")
     if wanted.output:
         command = f"python benchmarks/scaling_train.py --rounds {wanted.rounds} --clock {wanted.clock} --device {wanted.device}"
-        command += " --flush-denormal" * wanted.flush_denormal
+        command += " --keep-denormal" * wanted.keep_denormal
         save(
             wanted.output,
             "scaling_train",

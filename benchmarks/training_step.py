@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compiled_mmcv import WHERE
 from saving import check_machine, save
 from training_step_arms import Arm, Step, arms, build_step, disagreement, made_batch
 from training_step_parts import parts_of, top_operators
@@ -134,12 +135,13 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=3 if on_gpu else 1, help="turns before those")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall" if on_gpu else "cpu", help="wall or processor seconds")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--compiled", type=Path, help="folder, wheel or .so with mmcv's compiled _ext, where this environment has none")
+    parser.add_argument("--compiled", type=Path, help=WHERE)
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=on_gpu, help="mixed precision (GPU)")
     parser.add_argument("--profile", action="store_true", help="where the time goes: a step by parts, another by operators")
     given = parser.parse_args()
     check_machine(given.output / f"{given.name}.json")
     torch.set_num_threads(given.threads if not on_gpu else torch.get_num_threads())
+    torch.set_flush_denormal(True)  # as a trial does
     rows = []
     for host in given.hosts:
         for batch in given.batches:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.machinery
-import importlib.util
 import logging
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
+from compiled_mmcv import load_compiled
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -86,7 +83,7 @@ def _mmcv(device: str, compiled: Path | None) -> Arm:
     if is_portable() and compiled is None:
         return Arm(name, missing="mmcv is not compiled here; --compiled PATH names a build")
     try:
-        ext = load_extension(compiled) if compiled is not None else deform_conv.ext_module
+        ext = load_compiled(compiled) if compiled is not None else deform_conv.ext_module
         if device == "cuda" and "not" in ext.get_compiling_cuda_version():
             return Arm(name, missing="mmcv is compiled without CUDA")
     except (ImportError, OSError, AttributeError) as error:
@@ -130,29 +127,6 @@ def _deformable(conv: Convolution) -> Convolution:
             return conv(*_as_deformable(x, points, weight, dtype))
 
     return run
-
-
-def load_extension(path: Path) -> Any:
-    """mmcv's compiled ``_ext`` from a shared object, a folder that has one somewhere, or a wheel, as a module of its own.
-
-    Raises:
-        ImportError: there is none, or it does not fit this torch.
-    """
-    if path.is_dir():
-        found = sorted([*path.rglob("_ext*.so"), *path.rglob("*mmcv*.whl")], key=lambda each: each.suffix)
-        if not found:
-            raise ImportError(f"{path}: no _ext*.so and no wheel of mmcv below it")
-        path = found[0]
-    if path.suffix == ".whl":
-        with zipfile.ZipFile(path) as wheel, tempfile.TemporaryDirectory(prefix="mmcv-ext-") as folder:
-            inside = [name for name in wheel.namelist() if Path(name).match("_ext*.so")]
-            if not inside:
-                raise ImportError(f"{path}: a wheel without compiled operators")
-            return load_extension(Path(wheel.extract(inside[0], folder)))
-    loader = importlib.machinery.ExtensionFileLoader("_ext", str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("_ext", path, loader=loader))  # type: ignore[arg-type]
-    loader.exec_module(module)
-    return module
 
 
 class Step:
