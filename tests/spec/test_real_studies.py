@@ -39,7 +39,7 @@ def invoke(*words: object):
 
 def test_there_is_one_for_each_question_of_the_claim() -> None:
     assert [path.stem for path in STUDIES] == [
-        "bccd", "bccd_choices", "bccd_parts", "bccd_schedule", "coco_mini", "coco_mini_schedule", "mark_offset",
+        "bccd", "bccd_choices", "bccd_long", "bccd_parts", "bccd_schedule", "coco_mini", "coco_mini_schedule", "mark_offset",
     ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_the_schedule_is_chosen_on_the_hosts_without_salt_with_a_seed_that_no_co
     chosen, compared = study(f"{name}_schedule"), study(name)
     assert {cell.trial.host for cell in chosen.cells} == FOUR and not any(cell.trial.salt.enabled for cell in chosen.cells)
     assert not set(chosen.seeds) & set(compared.seeds)
-    assert compared.cells[0].trial.schedule in {cell.trial.schedule for cell in chosen.cells}, "what is compared is one of the candidates"
+    assert compared.cells[0].trial.schedule.lr in {cell.trial.schedule.lr for cell in chosen.cells}, "what is compared is one of the candidates"
     assert {cell.trial.data for cell in chosen.cells} == {cell.trial.data for cell in compared.cells}
 
 
@@ -87,7 +87,7 @@ def test_every_study_of_the_blood_cells_shares_one_schedule_and_one_data_set_so_
 
 
 def test_no_study_reads_the_photos_that_are_kept_for_one_last_look() -> None:
-    for name in (*BCCD, "bccd_schedule"):
+    for name in (*BCCD, "bccd_long", "bccd_schedule"):
         assert {(Path(cell.trial.data.train).name, Path(cell.trial.data.val).name) for cell in study(name).cells} == {
             ("train.json", "val.json")
         }
