@@ -1,7 +1,8 @@
-"""What the dispatcher is told, what it keeps of each trial, and what it decides, as plain data."""
+"""What the dispatcher is told, what it keeps of each trial and device, and what it decides, as plain data."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +31,7 @@ class Policy:
 
     Attributes:
         max_deaths: deaths from outside that a trial is forgiven; one more, and it has failed.
-        avoid_after, avoid_seconds: see :class:`salt_lab.schedule.places.Places`.
+        avoid_after, avoid_seconds, away_seconds: see :class:`salt_lab.schedule.places.Places`.
         busy_patience: seconds that a trial is offered again after another process was found to have it.
         busy_pause: seconds between these offers.
     """
@@ -38,6 +39,7 @@ class Policy:
     max_deaths: int = 3
     avoid_after: int = 2
     avoid_seconds: float = 300.0
+    away_seconds: float = 900.0
     busy_patience: float = 20.0
     busy_pause: float = 2.0
 
@@ -72,3 +74,25 @@ class State:
     last_node: str | None = None
     busy_since: float | None = None
     end: str | None = None
+
+
+@dataclass
+class Device:
+    """``workers`` that slots have there, trials ``running``, memory ``used`` by known needs, and running workers of ``unknown`` need."""
+
+    memory_gb: float
+    workers: int = 0
+    running: int = 0
+    used: float = 0.0
+    unknown: int = 0
+    held_for: str | None = None
+
+    @property
+    def share(self) -> float:
+        """What a worker of unknown need is taken to use: an equal share, GiB."""
+        return self.memory_gb / max(1, self.workers) if math.isfinite(self.memory_gb) else 0.0
+
+    @property
+    def room(self) -> float:
+        """Memory that is left, GiB."""
+        return self.memory_gb - self.used - self.unknown * self.share

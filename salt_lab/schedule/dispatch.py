@@ -5,8 +5,10 @@ The rules **(ours)**:
 - Longest trials first where durations are known (the last one to end decides when the study ends), else in the order of the study. A trial that
   was lost goes first: part of it is done.
 - A trial takes a slot, and of its device's memory what it was measured to need (an equal share where that is unknown).
-- A death from outside (killed, node lost, preempted, hung) is forgiven :attr:`Policy.max_deaths` times per trial; an error of the trial's own
-  is not tried again; a trial that ran out of memory gets one more try with its device, or node, to itself.
+- A trial that needs more than any slot has is tried alone on the largest, and says so if that fails. A slot that left counts for another
+  :attr:`Policy.away_seconds`: it may only restart. What joins before the trial starts, and is large enough, is used instead.
+- A death from outside (killed, node lost, preempted, hung) is forgiven :attr:`Policy.max_deaths` times per trial; an error of its own is not
+  tried again; one that ran out of memory is, with the largest device or node to itself: once, and again (as often) if there is a larger one.
 - A node that loses trials again and again gets none for a while, if there are others.
 """
 
@@ -45,14 +47,12 @@ class Dispatcher:
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
-        self.places = Places(self.policy.avoid_after, self.policy.avoid_seconds)
+        self.places = Places(self.policy.avoid_after, self.policy.avoid_seconds, self.policy.away_seconds)
         self._trials = {name: State(order, self.need_of(name)) for order, name in enumerate(dict.fromkeys(self.trial_ids))}
         known = [state.need.seconds for state in self._trials.values() if state.need.seconds is not None]
         self._usual = sum(known) / len(known) if known else 0.0
         self._queues: dict[float, list[tuple[float, int, str]]] = {}
         self._needs: list[float] = []  # keys of the queues, rising
-        self._can: dict[float, bool] = {}  # need -> is there a device with that much memory
-        self._losses_until: float | None = None  # when the latest loss of a node's trial is forgotten
         self._on: dict[str, str] = {}
         self._alone: deque[str] = deque()
         self._parked: list[tuple[float, str]] = []
@@ -95,19 +95,15 @@ class Dispatcher:
 
     def joined(self, slot: Slot) -> None:
         """A slot can be used from now on."""
-        self._can.clear()
         self.places.join(slot)
 
     def left(self, slot: str) -> None:
         """A slot on which no trial runs cannot be used any more."""
-        self._can.clear()
         self.places.leave(slot)
 
     def next_starts(self, now: float) -> list[Start]:
         """What to start now; each counts as running from here on."""
-        if self._losses_until is not None:  # else no node is avoided, and looking costs a step per node
-            self.places.look_at_the_clock(now)
-            self._losses_until = self._losses_until if now < self._losses_until else None
+        self.places.look_at_the_clock(now)
         while self._parked and self._parked[0][0] <= now:
             self._enqueue(heapq.heappop(self._parked)[1], first=False)
         return self._start_alone() + self._start_shared()
@@ -141,7 +137,7 @@ class Dispatcher:
     def _can_be_held(self, queue: float, too_large: list[tuple[float, int, str]]) -> bool:
         """Would the queue's first trial fit on some device if that were empty? Those before it move to ``too_large``. False: it is empty."""
         trials = self._queues[queue]
-        while trials and not self._ever_fits(self._trials[trials[0][2]].need.memory_gb or 0):
+        while trials and not self.places.ever_fits(self._trials[trials[0][2]].need.memory_gb or 0):
             too_large.append(heapq.heappop(trials))
         return bool(trials)
 
@@ -153,11 +149,6 @@ class Dispatcher:
 
     def _finds_none(self, trial_id: str) -> bool:
         return self.places.find(self._trials[trial_id].need.memory_gb) is None
-
-    def _ever_fits(self, memory_gb: float) -> bool:
-        if memory_gb not in self._can:
-            self._can[memory_gb] = self.places.ever_fits(memory_gb)
-        return self._can[memory_gb]
 
     def ended(self, trial_id: str, state: str, now: float) -> None:
         """A trial's worker is free again. ``state`` as in the record; "busy" = another process has the trial, so it is offered again."""
@@ -178,7 +169,6 @@ class Dispatcher:
             return self._out_of_memory(trial_id)
         if slot is not None:
             self.places.lost_on(slot.nodes, now, times=self.policy.avoid_after if kind == "preempted" else 1)
-            self._losses_until = now + self.policy.avoid_seconds
         trial.last_node = slot.nodes[0] if slot else None
         trial.deaths += 1
         self._free(trial_id)
@@ -194,28 +184,35 @@ class Dispatcher:
         self._enqueue(trial_id, first=True)
 
     def can_try_alone(self, trial_id: str) -> bool:
-        """Would a trial that ran out of memory have more of it alone? Not if it had its devices to itself."""
+        """Would a trial that ran out of memory have more of it alone? Not if it had the largest devices to itself."""
         trial = self._trials[trial_id]
-        return not trial.alone and not trial.out_of_memory and trial.slot is not None and self.places.shared(trial.slot)
+        if trial.slot is None or trial.out_of_memory > self.policy.max_deaths:
+            return False
+        return self.places.has_larger(trial.slot) or (not trial.alone and self.places.shared(trial.slot))
 
     def _out_of_memory(self, trial_id: str) -> Verdict:
         trial = self._trials[trial_id]
+        again = not trial.out_of_memory or self.can_try_alone(trial_id)
         trial.out_of_memory += 1
         self._free(trial_id)
-        if trial.out_of_memory > 1:
+        if not again:
             self._end(trial_id, "failed")
             return Verdict(False, f"{WORDS['oom']}, also with nothing else on its device: make it smaller (schedule.batch, image_size)")
-        self._alone.append(trial_id)
+        self._enqueue(trial_id)
         return Verdict(True, f"{WORDS['oom']}; it is tried once more with nothing else on its device")
 
     def _start_alone(self) -> list[Start]:
         starts = []
         for _ in range(len(self._alone)):
             name = self._alone.popleft()
-            if (slot := self.places.hold(name)) is None:
+            trial = self._trials[name]
+            if not trial.out_of_memory and self.places.ever_fits(trial.need.memory_gb or 0):  # by now
+                self.places.let_go(name)
+                self._enqueue(name, first=trial.deaths > 0)
+            elif (slot := self.places.hold(name)) is None:
                 self._alone.append(name)
             else:
-                self._trials[name].alone = True
+                trial.alone = True
                 starts.append(self._start(name, slot))
         return starts
 
@@ -241,6 +238,9 @@ class Dispatcher:
 
     def _enqueue(self, trial_id: str, first: bool = False) -> None:
         trial = self._trials[trial_id]
+        if trial.out_of_memory:
+            self._alone.append(trial_id)
+            return
         memory = trial.need.memory_gb
         queue = UNKNOWN if memory is None else math.ceil(memory / MEMORY_STEP) * MEMORY_STEP
         length = math.inf if first else self._usual if trial.need.seconds is None else trial.need.seconds

@@ -10,8 +10,12 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from salt_lab.schedule.decisions import Device
+
 #: Two sums of the same memory needs differ by rounding, GiB.
 ROUNDING = 1e-6
+#: What has this share of the largest slot's memory counts as large as it **(ours)**: machines of one kind differ a little.
+ALIKE = 0.9
 
 
 @dataclass(frozen=True)
@@ -33,40 +37,20 @@ class Slot:
 
 
 @dataclass
-class _Device:
-    """``workers`` that slots have there, trials ``running``, memory ``used`` by known needs, and running workers of ``unknown`` need."""
-
-    memory_gb: float
-    workers: int = 0
-    running: int = 0
-    used: float = 0.0
-    unknown: int = 0
-    held_for: str | None = None
-
-    @property
-    def share(self) -> float:
-        """What a worker of unknown need is taken to use: an equal share, GiB."""
-        return self.memory_gb / max(1, self.workers) if math.isfinite(self.memory_gb) else 0.0
-
-    @property
-    def room(self) -> float:
-        """Memory that is left, GiB."""
-        return self.memory_gb - self.used - self.unknown * self.share
-
-
-@dataclass
 class Places:
     """All slots, free and taken.
 
     Args:
         avoid_after: losses of a node within ``avoid_seconds`` after which it gets no new trial for as long, if there are other nodes.
         avoid_seconds: seconds.
+        away_seconds: seconds for which memory that has left is still reckoned with: most slots come back.
     """
 
     avoid_after: int = 2
     avoid_seconds: float = 300.0
+    away_seconds: float = 900.0
     slots: dict[str, Slot] = field(default_factory=dict)
-    _devices: dict[str, _Device] = field(default_factory=dict)
+    _devices: dict[str, Device] = field(default_factory=dict)
     _free: dict[tuple[str, ...], list[str]] = field(default_factory=lambda: defaultdict(list))
     _sites: dict[str, set[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(set))
     _taken: dict[str, float | None] = field(default_factory=dict)
@@ -76,6 +60,9 @@ class Places:
     _avoided: frozenset[str] = frozenset()
     _holds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _least: float | None = None
+    _sizes: dict[str, float] = field(default_factory=dict)  # slot -> memory that each of its workers has where nothing else runs, GiB
+    _away: dict[float, float] = field(default_factory=dict)  # size of slots that left -> until when it is reckoned with
+    _largest: float = 0.0
 
     def join(self, slot: Slot) -> None:
         """A new, free slot."""
@@ -83,9 +70,11 @@ class Places:
         self.slots[slot.name] = slot
         self._nodes.update(set(slot.nodes))
         for name in slot.devices:
-            device = self._devices.setdefault(name, _Device(math.inf if slot.memory_gb is None else slot.memory_gb))
+            device = self._devices.setdefault(name, Device(math.inf if slot.memory_gb is None else slot.memory_gb))
             device.workers += 1
             self._sites[name].add(slot.devices)
+        size = self._sizes[slot.name] = self._size(slot.devices)
+        self._largest = max(self._largest, size)
         self._free[slot.devices].append(slot.name)
         self._changed(slot.devices)
 
@@ -98,11 +87,13 @@ class Places:
             self._free[slot.devices].remove(name)
         self._nodes.subtract(set(slot.nodes))
         self._least = None
+        self._away[self._sizes.pop(name)] = math.inf  # the next look at the clock says until when
+        for trial_id in [one for one, site in self._holds.items() if site == slot.devices]:
+            if all(other.devices != slot.devices for other in self.slots.values()):
+                self.let_go(trial_id)
         for device in slot.devices:
             self._devices[device].workers -= 1
             if not self._devices[device].workers:
-                if self._devices[device].held_for is not None:
-                    self._holds.pop(str(self._devices[device].held_for), None)
                 del self._devices[device], self._sites[device]
         self._changed(slot.devices)
 
@@ -130,8 +121,8 @@ class Places:
             aside.append(entry)
             slot = self._usable(site)
             if slot is not None and self._fits(site, memory_gb):
-                if not_on in self.slots[slot].nodes and second is None:
-                    second = slot
+                if not_on in self.slots[slot].nodes:
+                    second = second or slot
                 else:
                     chosen = slot
             elif -entry[0] + ROUNDING < (self._least_share() if memory_gb is None else memory_gb):
@@ -141,10 +132,15 @@ class Places:
         return chosen or second
 
     def hold(self, trial_id: str) -> str | None:
-        """Keep the devices of a slot free for a trial that has to run alone: the least busy one. The slot, once nothing runs there."""
-        site = self._holds.get(trial_id)
+        """Keep the devices of a slot free for a trial that has to run alone: of the largest known ones the least busy, or the first that
+        comes back where all of them are away or kept for others. The slot, once nothing runs there."""
+        site, enough = self._holds.get(trial_id), ALIKE * self._largest
+        if site is not None and self._size(site) < enough:
+            self.let_go(trial_id)
+            site = None
         if site is None:
-            usable = [one for one in self.slots.values() if not self._avoids(one) and not self._held(one.devices)]
+            large = [one for one in self.slots.values() if self._sizes[one.name] >= enough]
+            usable = [one for one in large if not self._avoids(one) and not self._held(one.devices)]
             slot = min(usable, key=self._crowd, default=None)
             if slot is None:
                 return None
@@ -160,7 +156,7 @@ class Places:
         for name in site:
             if name in self._devices and self._devices[name].held_for == trial_id:
                 self._devices[name].held_for = None
-        self._changed(tuple(name for name in site if name in self._devices))
+        self._changed(site)
 
     def shared(self, name: str) -> bool:
         """Can another trial run on a device of this slot?"""
@@ -168,8 +164,12 @@ class Places:
         return any(self._devices[device].workers > slot.devices.count(device) for device in slot.devices)
 
     def ever_fits(self, memory_gb: float) -> bool:
-        """Is there a device with that much memory?"""
-        return any(device.memory_gb + ROUNDING >= memory_gb for device in self._devices.values())
+        """Is there a slot whose workers could have so much, or was there a short while ago?"""
+        return self._largest + ROUNDING >= memory_gb
+
+    def has_larger(self, name: str) -> bool:
+        """Is there a slot with clearly more memory than this one, or was there a short while ago?"""
+        return self._sizes[name] < ALIKE * self._largest
 
     def lost_on(self, nodes: tuple[str, ...], now: float, times: int = 1) -> None:
         """A trial was lost on these machines; ``times`` > 1 where that says more than chance would."""
@@ -178,17 +178,25 @@ class Places:
             self._losses[node] = recent + [now] * times
 
     def look_at_the_clock(self, now: float) -> None:
-        """Which nodes are avoided from now on: those with many recent losses, unless there are no others."""
+        """Which nodes are avoided from now on: those with many recent losses, unless there are no others. And what is away for too long."""
+        if self._losses:
+            self._avoid(now)
+        if self._away:
+            kept = {size: min(until, now + self.away_seconds) for size, until in self._away.items() if until > now}
+            gone, self._away = len(kept) < len(self._away), kept
+            if gone:
+                self._largest = max([*self._sizes.values(), *kept], default=0.0)
+
+    def _avoid(self, now: float) -> None:
         since = now - self.avoid_seconds
         self._losses = {node: kept for node, times in self._losses.items() if (kept := [time for time in times if time > since])}
         bad = frozenset(node for node, times in self._losses.items() if len(times) >= self.avoid_after)
         others = bool(bad) and any(count > 0 and node not in bad for node, count in self._nodes.items())
         self._avoided = bad if others else frozenset()
 
-    def _crowd(self, slot: Slot) -> tuple[float, int]:
-        """Little memory and many trials stand in the way of one that has to run alone."""
-        devices = [self._devices[name] for name in slot.devices]
-        return -min(device.memory_gb for device in devices), sum(device.running for device in devices)
+    def _crowd(self, slot: Slot) -> tuple[int, float]:
+        """Many trials and little memory stand in the way of one that has to run alone."""
+        return sum(self._devices[name].running for name in slot.devices), -self._sizes[slot.name]
 
     def _usable(self, site: tuple[str, ...]) -> str | None:
         slot = next((self.slots[name] for name in self._free[site][-1:]), None)
@@ -208,6 +216,10 @@ class Places:
         if self._least is None:
             self._least = min((device.share for device in self._devices.values()), default=0.0)
         return self._least
+
+    def _size(self, site: tuple[str, ...]) -> float:
+        """Memory that each worker of a trial may take there if nothing else runs, GiB."""
+        return min(self._devices[name].memory_gb / site.count(name) for name in site)
 
     def _room(self, site: tuple[str, ...]) -> float:
         """Memory that each worker of one more trial may take there, GiB."""

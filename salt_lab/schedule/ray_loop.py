@@ -67,7 +67,9 @@ class Loop:
     def step(self, now: float) -> None:
         """What has happened since, and what follows from it."""
         most = self.executor.max_concurrent or len(self.jobs)
-        self.pool.resize(min(most, self.dispatcher.left_over), self.dispatcher.waiting, now)
+        waiting = self.dispatcher.waiting
+        useless = self.pool.ready - len(self.dispatcher.running) if waiting else 0  # idle, but what waits does not fit there
+        self.pool.resize(min(most, self.dispatcher.left_over + useless), waiting, now)
         self._give_up_without_room(now)
         for event in self.pool.events(TICK):
             self._take_in(event, time.monotonic())

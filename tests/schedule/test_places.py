@@ -140,7 +140,9 @@ def test_what_ends_a_try_alone_from_outside_does_not_put_the_trial_beside_others
     made.ended("b", "done", 2)
     (start,) = made.next_starts(2)
     assert start.alone and set(slots) == {"a", "b"}
-    {"killed": lambda: made.died("a", "killed", 3), "given back": lambda: made.given_back("a"), "busy": lambda: made.ended("a", "busy", 3)}[end]()
+    {"killed": lambda: made.died("a", "killed", 3), "given back": lambda: made.given_back("a"), "busy": lambda: made.ended("a", "busy", 3)}[
+        end
+    ]()
     if end == "busy":
         assert starts(made, 3) == {"c": "large"} or made.slot_of("c")
         made.ended("c", "done", 3)
@@ -182,3 +184,13 @@ def test_the_devices_of_a_trial_that_runs_alone_stay_its_own_when_an_idle_slot_b
     places.release(slot)
     places.let_go("a")
     assert places.find(1.0) is not None
+
+
+def test_a_trial_that_was_lost_goes_to_another_node_also_where_its_last_one_has_several_free_devices():
+    places = Places()
+    for gpu in range(3):
+        places.join(Slot(f"last {gpu}", (f"last/{gpu}",), ("last",), 80.0))
+    places.join(Slot("other", ("other/0",), ("other",), 40.0))
+    assert places.find(10.0, not_on="last") == "other"
+    places.take("other", 10.0)
+    assert places.find(10.0, not_on="last") in {"last 0", "last 1", "last 2"}, "better there than nowhere"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+import salt_lab.train.resume  # noqa: F401  registers the hook that a composed config names
 from salt_lab.compose import compose
 from salt_lab.data import fingerprint, prepare
 from salt_lab.errors import WeightsError
@@ -12,7 +13,6 @@ from salt_lab.record.store import Store
 from salt_lab.spec.trial import Trial, trial_id
 from salt_lab.spec.weights_file import foreign_classes
 from salt_lab.train.libraries import load_libraries
-import salt_lab.train.resume  # noqa: F401  registers the hook that a composed config names
 from salt_lab.train.start import StartFromHook, check_load_from, take_load_from
 from salt_lab.train.trial import run_trial
 
