@@ -166,7 +166,7 @@ def table(rows: list[dict[str, Any]], errors: dict[str, float]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time over ours, forward and backward stacked, and the peak memory, for each size and number of threads."""
+    """Forward and backward over ours, and the peak memory, for each size and number of threads."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -176,17 +176,22 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     groups = list(dict.fromkeys((*row["cells"], row["threads"]) for row in rows))
     names = list(dict.fromkeys(row["rival"] for row in rows))
+
+    def of(name: str) -> list[dict[str, Any]]:
+        return [next(row for row in rows if (*row["cells"], row["threads"]) == group and row["rival"] == name) for group in groups]
+
+    fastest = of(OURS)
     with house_style():
         figure, (time_axes, memory_axes) = plt.subplots(1, 2, figsize=(6.6, 2.5), layout="constrained")
         for index, name in enumerate(names):
-            mine = [next(r for r in rows if (*r["cells"], r["threads"]) == group and r["rival"] == name) for group in groups]
+            mine = of(name)
             at, colour = [place + (index - 1) * 0.27 for place in range(len(groups))], look(index).colour
-            for part, below, alpha in (("forward", None, 1.0), ("backward", "forward", 0.55)):
-                floor = [row[below] if below else 0.0 for row in mine]
-                time_axes.bar(at, [r[part] for r in mine], 0.25, bottom=floor, color=colour, alpha=alpha, label=f"{name}, {part}")
+            ratios = [row["both"] / ours["both"] for row, ours in zip(mine, fastest, strict=True)]
+            time_axes.bar(at, ratios, 0.25, color=colour, label=name)
+            for x, ratio, row in zip(at, ratios, mine, strict=True):
+                time_axes.annotate(f"{row['both']:.2g} s", (x, ratio), ha="center", va="bottom", fontsize=5.5)
             memory_axes.bar(at, [row["peak_mib"] for row in mine], 0.25, color=colour)
-        time_axes.set_yscale("log")
-        for axes, title in ((time_axes, "seconds of a pass (log)"), (memory_axes, "peak MiB beyond the inputs")):
+        for axes, title in ((time_axes, "time of forward and backward / ours"), (memory_axes, "peak MiB beyond the inputs")):
             axes.set_title(title, loc="left")
             axes.set_xticks(range(len(groups)), [f"{h} x {w}\n{t} thread{'s' * (t > 1)}" for h, w, t in groups])
             axes.grid(axis="x", visible=False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Saved", "gains", "learning_curves", "save_figures"]
 
-#: Also as PDF, for a paper.
+#: Also as PDF, for a paper; and AP over each numeric axis.
 _ALSO_PDF = ("gains", "learning_curves", "forest")
 
 
@@ -27,7 +27,8 @@ class Saved(list[Path]):
 
 
 def save_figures(results: StudyResults, store: Store, folder: Path, *, deep: bool = False) -> Saved:
-    """Write the study's figures into ``folder`` as PNG (200 dots an inch), gains, forest and learning curves also as PDF.
+    """Write the study's figures into ``folder`` as PNG (200 dots an inch), gains, forest, learning curves and AP
+    over a numeric axis also as PDF.
 
     Nothing is written for a figure that would be empty: ``missing`` of what is returned says why.
 
@@ -46,7 +47,8 @@ def save_figures(results: StudyResults, store: Store, folder: Path, *, deep: boo
 
 
 def _save(picture: Picture, folder: Path) -> list[Path]:
-    paths = [folder / f"{picture.name}{suffix}" for suffix in ((".png", ".pdf") if picture.name in _ALSO_PDF else (".png",))]
+    also_pdf = picture.name in _ALSO_PDF or picture.name.startswith("over_")
+    paths = [folder / f"{picture.name}{suffix}" for suffix in ((".png", ".pdf") if also_pdf else (".png",))]
     with house_style():
         for path in paths:
             picture.figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else {"CreationDate": None})

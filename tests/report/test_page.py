@@ -214,6 +214,14 @@ def test_a_finished_study_has_question_answer_table_costs_and_evidence(full, che
     assert "+3.1" in alternatives and "AP 20.5 after epoch 1" not in alternatives and "after epoch 1" in alternatives
 
 
+def test_a_study_over_numbers_shows_its_curve_on_the_page(make_bench, make_study, checked):
+    bench = make_bench(make_study(SIZES, "sizes"))
+    for trial in bench.study.trials():
+        bench.done(trial, 30.0 + 0.1 * trial.salt.points + 0.01 * trial.seed)
+    curve = next(one for one in checked(html_of(bench, pictures=False)).all("img") if "AP 30.9 at 9, 31.2 at 12" in one["alt"])
+    assert "at 36: +2.7" in curve["alt"] and curve["src"].startswith("data:image/svg+xml")
+
+
 def test_what_is_not_finished_is_listed_with_its_reason(bench, checked, quickly):
     fill(bench, {"atss": (2.0,)})
     bench.failed(bench.trial(1, host="atss", salt=True), reason="RuntimeError: out of memory while reading /home/me/data/x.jpg")

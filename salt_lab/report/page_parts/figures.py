@@ -93,7 +93,7 @@ def _add(found: Figures, name: str, draw: Callable[[], Picture | str]) -> None:
 
 
 def _as_svg(picture: Picture) -> Shown:
-    if picture.name == "forest":  # what follows the first sentence stands in the picture
+    if picture.name == "forest" or picture.name.startswith("over_"):  # what follows the first sentence stands in the picture
         picture = picture._replace(caption=f"{picture.caption.partition('. ')[0]}.")
     file = io.BytesIO()
     with house_style(), mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "salt-lab"}):

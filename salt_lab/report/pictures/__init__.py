@@ -6,6 +6,7 @@ from salt_lab.report.pictures.curves import learning_curves
 from salt_lab.report.pictures.disagreement import disagreements
 from salt_lab.report.pictures.forest import forest
 from salt_lab.report.pictures.gains import gains
+from salt_lab.report.pictures.over_axis import over_axis
 from salt_lab.report.pictures.pair import load_pair
 from salt_lab.report.pictures.points import point_heat_map, point_heat_maps
 from salt_lab.report.pictures.side_by_side import disagreement_sheet, draw_disagreement
@@ -23,6 +24,7 @@ __all__ = [
     "jpeg",
     "learning_curves",
     "load_pair",
+    "over_axis",
     "png",
     "point_heat_map",
     "point_heat_maps",

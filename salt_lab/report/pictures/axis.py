@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from salt_lab.errors import UserError, did_you_mean
 from salt_lab.report.pictures.cells import adds_salt, baselines, cell_names, looks
 from salt_lab.report.pictures.forest import Effect, effects_of
-from salt_lab.report.words import SELECTED
+from salt_lab.report.words import SELECTED, signed
 from salt_lab.spec.naming import names
 
 if TYPE_CHECKING:
@@ -72,6 +72,18 @@ class _Line(NamedTuple):
     rows: list[Row]
 
 
+class _Placed(NamedTuple):
+    """A cell on its arm."""
+
+    arm: str
+    value: float
+    row: Row
+
+    @property
+    def place(self) -> str:
+        return _at(self.arm, self.value)
+
+
 def numeric_axes(table: Table, fewest: int = FEWEST_VALUES) -> list[str]:
     """Keys of numbers that change alone, over ``fewest`` values or more, while nothing else that matters does; in the table's order."""
     return [key for key in table.label_keys if max((len(line.rows) for line in _lines(table, key)), default=0) >= fewest]
@@ -84,7 +96,9 @@ def choose_axis(table: Table, key: str | None = None) -> str:
     if key in every:
         return str(key)
     if not every:
-        raise UserError(f"{where} = {key}: no number changes alone. Add an axis of numbers to the study, e.g. axes: {{salt.points: [4, 9, 16]}}")
+        raise UserError(
+            f"{where} = {key}: no number changes alone. Add an axis of numbers to the study, e.g. axes: {{salt.points: [4, 9, 16]}}"
+        )
     if key is not None:
         raise UserError(f"{where}: {did_you_mean('numeric axis', key, every)}")
     long = numeric_axes(table)
@@ -97,44 +111,57 @@ def choose_axis(table: Table, key: str | None = None) -> str:
 def over_axis_of(table: Table, key: str | None = None) -> OverAxis:
     """The numbers of :func:`salt_lab.report.pictures.over_axis.over_axis`. Raises UserError where the study has no such axis."""
     key = choose_axis(table, key)
-    lines = _with_references(table, _lines(table, key))
-    against, shown = baselines(table), _as_cells(lines, table)
-    called = {row.key: _called(row, name) for row, name in zip(shown, cell_names(shown).values(), strict=True)}
-    styles = dict(zip(called, looks(shown), strict=True))
-    found = OverAxis(key, [], [], [], True, [])
-    compared: list[tuple[str, Row, Effect]] = []
-    for line, cell in zip(lines, shown, strict=True):
-        name = called[cell.key]
-        points = tuple(_point(row, key) for row in line.rows if _drawn(row))
-        found.arms.append(AxisArm(name, styles[cell.key], points))
-        compared += [(name, row, _effect(row, against.get(row.key), table)) for row in line.rows if row.baseline is not None]
-        within = {row.baseline for row in line.rows}
-        found.zeros.extend((name, _value(row, key)) for row in line.rows if row.key in within and _drawn(row))
-    found.changes.extend(_change(name, row, effect, key) for name, row, effect in compared if not effect.unfinished)
-    salt = bool(compared) and all(adds_salt(row, against.get(row.key)) for _, row, _ in compared)
-    return found._replace(salt=salt, missing=_missing(table, key, dict(zip(called.values(), lines, strict=True)), compared))
+    lines, against = _with_references(table, _lines(table, key)), baselines(table)
+    shown = _as_cells(lines)
+    called = [_called(cell, name) for cell, name in zip(shown, cell_names(shown).values(), strict=True)]
+    cells = [_Placed(name, _value(row, key), row) for name, line in zip(called, lines, strict=True) for row in line.rows]
+    arms = [
+        AxisArm(name, style, tuple(_point(row, key) for row in line.rows if _drawn(row)))
+        for name, style, line in zip(called, looks(shown), lines, strict=True)
+    ]
+    compared = [(cell, _effect(cell.row, against.get(cell.row.key), table)) for cell in cells if cell.row.baseline is not None]
+    changes = [_change(cell, effect) for cell, effect in compared if not effect.unfinished]
+    within = {(cell.arm, cell.row.baseline) for cell in cells}
+    zeros = [(cell.arm, cell.value) for cell in cells if (cell.arm, cell.row.key) in within and _drawn(cell.row)]
+    salt = bool(compared) and all(adds_salt(cell.row, against.get(cell.row.key)) for cell, _ in compared)
+    return OverAxis(key, arms, changes, zeros, salt, _missing(table, cells, compared))
+
+
+def axis_words(found: OverAxis) -> str:
+    """The numbers in words, for those who do not see the picture."""
+    arms = [f"{arm.name}: AP ".removeprefix(": ") + ", ".join(map(_point_words, arm.points)) for arm in found.arms if arm.points]
+    changes = [f"{_at(one.arm, one.value)}: {signed(one.delta)}{_interval_words(one)}{one.mark}" for one in found.changes]
+    return "; ".join([*arms, *changes])
+
+
+def _point_words(point: AxisPoint) -> str:
+    return f"{point.ap:.1f}" + ("" if math.isnan(point.value) else f" at {point.value:g}")
+
+
+def _interval_words(change: AxisChange) -> str:
+    return "" if math.isnan(change.low) else f" [{signed(change.low)}, {signed(change.high)}]"
+
+
+def _at(arm: str, value: float) -> str:
+    return arm if math.isnan(value) else f"{arm} at {value:g}".strip()
 
 
 def _lines(table: Table, key: str) -> list[_Line]:
     """Cells with a number at ``key`` that are alike in all else, where there are two or more. A cell in which the number puts other toggles out
     of effect (no SDR, no kind of SDR) belongs to every line that it does not contradict."""
     lines: list[_Line] = []
-    for row in table.rows:
-        if not math.isnan(_value(row, key)):
-            rest = _without(row, key)
-            next((line for line in lines if line.rest == rest), _added(lines, rest)).rows.append(row)
-    lines = [line for line in lines if line.rows]
+    for row in (row for row in table.rows if not math.isnan(_value(row, key))):
+        rest = {name: value for name, value in row.label.items() if name != key}
+        line = next((line for line in lines if line.rest == rest), None)
+        if line is None:
+            lines.append(line := _Line(rest, []))
+        line.rows.append(row)
     single = [line for line in lines if len(line.rows) == 1]
     long = [line for line in lines if len(line.rows) > 1]
     for line in long:
         line.rows.extend(one.rows[0] for one in single if one.rest.items() < line.rest.items())
         line.rows.sort(key=lambda row: _value(row, key))
     return long
-
-
-def _added(lines: list[_Line], rest: Mapping[str, Any]) -> _Line:
-    lines.append(_Line(rest, []))
-    return lines[-1]
 
 
 def _with_references(table: Table, lines: list[_Line]) -> list[_Line]:
@@ -146,15 +173,16 @@ def _with_references(table: Table, lines: list[_Line]) -> list[_Line]:
     return sorted([*lines, *alone], key=lambda line: min(order[row.key] for row in line.rows))
 
 
-def _as_cells(lines: Sequence[_Line], table: Table) -> list[Row]:
+def _as_cells(lines: Sequence[_Line]) -> list[Row]:
     """Each line as one row, with the line's baseline as its own, for the names and looks that cells have in other pictures."""
     of_line = {row.key: line.rows[0].key for line in lines for row in line.rows}
-    spoken = names([line.rest for line in lines])
+    shared = [key for key, value in lines[0].rest.items() if all(key in line.rest and line.rest[key] == value for line in lines)]
+    labels = [{key: value for key, value in line.rest.items() if key not in shared} for line in lines]
     cells = []
-    for line, name in zip(lines, spoken, strict=True):
+    for line, label, name in zip(lines, labels, names(labels), strict=True):
         other = next((of_line.get(row.baseline) for row in line.rows if row.baseline is not None), None)
         first = line.rows[0].key
-        cells.append(replace(line.rows[0], label=line.rest, name=name, title="", baseline=None if other == first else other))
+        cells.append(replace(line.rows[0], label=label, name=name, title="", baseline=None if other == first else other))
     return cells
 
 
@@ -167,10 +195,6 @@ def _called(cell: Row, name: str) -> str:
 def _value(row: Row, key: str) -> float:
     value = row.label.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def _without(row: Row, key: str) -> dict[str, Any]:
-    return {name: value for name, value in row.label.items() if name != key}
 
 
 def _drawn(row: Row) -> bool:
@@ -186,30 +210,21 @@ def _effect(row: Row, baseline: Row | None, table: Table) -> Effect:
     return effects_of(replace(table, rows=(row,) if baseline is None else (baseline, row)))[0]
 
 
-def _change(arm: str, row: Row, effect: Effect, key: str) -> AxisChange:
-    return AxisChange(arm, _value(row, key), effect.delta, effect.low, effect.high, effect.method, effect.mark, effect.seeds)
+def _change(cell: _Placed, effect: Effect) -> AxisChange:
+    return AxisChange(cell.arm, cell.value, effect.delta, effect.low, effect.high, effect.method, effect.mark, effect.seeds)
 
 
-def _missing(table: Table, key: str, lines: Mapping[str, _Line], compared: Sequence[tuple[str, Row, Effect]]) -> list[str]:
-    cells = [(_place(name, row, key), row) for name, line in lines.items() for row in line.rows]
-    gone = [f"{place} ({'AP undefined' if row.done else row.state})" for place, row in cells if not _drawn(row)]
-    fewer = [
-        f"{place} ({row.done} of {row.asked}{SELECTED if row.selected else ''})"
-        for place, row in cells
-        if _drawn(row) and row.done < row.asked
-    ]
-    apart = [f"{_place(name, row, key)} ({effect.unfinished})" for name, row, effect in compared if effect.unfinished and _drawn(row)]
-    other = len(table.rows) - len({row.key for _, row in cells})
+def _missing(table: Table, cells: Sequence[_Placed], compared: Sequence[tuple[_Placed, Effect]]) -> list[str]:
+    gone = [f"{cell.place} ({'AP undefined' if cell.row.done else cell.row.state})" for cell in cells if not _drawn(cell.row)]
+    short = [cell for cell in cells if _drawn(cell.row) and cell.row.done < cell.row.asked]
+    fewer = [f"{cell.place} ({cell.row.done} of {cell.row.asked}{SELECTED if cell.row.selected else ''})" for cell in short]
+    apart = [f"{cell.place} ({effect.unfinished})" for cell, effect in compared if effect.unfinished and _drawn(cell.row)]
+    other = len(table.rows) - len({cell.row.key for cell in cells})
     elsewhere = [f"{other} of the study's {len(table.rows)} cells {'is' if other == 1 else 'are'} not on this axis."] if other else []
     return [*_listed("Left out", gone), *_listed("Fewer seeds", fewer), *_listed("No difference", apart), *elsewhere]
 
 
-def _place(name: str, row: Row, key: str) -> str:
-    value = _value(row, key)
-    return name if math.isnan(value) else f"{name} at {value:g}".strip()
-
-
-def _listed(what: str, places: Iterable[str]) -> list[str]:
+def _listed(what: str, places: Sequence[str]) -> list[str]:
     every = list(dict.fromkeys(places))
     more = f" and {len(every) - _MOST_NAMED} more" if len(every) > _MOST_NAMED else ""
     return [f"{what}: {', '.join(every[:_MOST_NAMED])}{more}."] if every else []

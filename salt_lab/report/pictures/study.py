@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from salt_lab.errors import SaltLabError
 from salt_lab.report.intervals import find_intervals
+from salt_lab.report.pictures.axis import axis_words, numeric_axes, over_axis_of
 from salt_lab.report.pictures.cells import baselines, cell_names
 from salt_lab.report.pictures.cost import COSTS, CostPicture, ap_against_cost
 from salt_lab.report.pictures.curves import Curve, learning_curves
 from salt_lab.report.pictures.forest import Effect, effect_text, effects_of, forest, note_of
 from salt_lab.report.pictures.gains import Gain, gains, gains_of
+from salt_lab.report.pictures.over_axis import MOST_ABOVE, caption_of, over_axis
 from salt_lab.report.rows import Table, study_table
 from salt_lab.report.style import house_style
 from salt_lab.report.words import signed
@@ -113,6 +115,8 @@ def add_picture(pictures: Pictures, name: str, draw: Draw) -> None:
 def _from_records(results: StudyResults, store: Store, table: Table) -> Iterator[tuple[str, Draw]]:
     yield "gains", lambda: _gains(table)
     yield "forest", lambda: _forest(table)
+    for key in numeric_axes(table):
+        yield f"over_{slug(key)}", lambda key=key: _over_axis(table, key)  # type: ignore[misc]
     yield "learning_curves", lambda: _curves(results, store, table)
     for cost in COSTS:
         yield f"ap_against_{cost}", lambda cost=cost: _cost(table, cost)  # type: ignore[misc]
@@ -165,6 +169,18 @@ def _forest(table: Table) -> Picture | str:
 
 def _effect_words(effect: Effect) -> str:
     return f"{effect.name}: {effect_text(effect)}"
+
+
+def _over_axis(table: Table, key: str) -> Picture | str:
+    numbers = over_axis_of(table, key)
+    if not any(arm.points for arm in numbers.arms):
+        return "no cell on this axis has a finished trial"
+    if (arms := len(numbers.arms)) > MOST_PAIRS:
+        return f"{arms} arms, and a picture has room for {MOST_PAIRS}: see the table, or a study of fewer cells"
+    letters = max(len(arm.name) for arm in numbers.arms) if arms > MOST_ABOVE else 0
+    figure = new_figure(5.2 + 0.07 * letters, 4.4 if table.compared else 2.7)
+    drawn = over_axis(table, figure.subplots(2, sharex=True) if table.compared else figure.add_subplot(), key)
+    return Picture(f"over_{slug(key)}", f"AP over {key}", caption_of(drawn, table.compared), axis_words(drawn), figure, drawn)
 
 
 def _curves(results: StudyResults, store: Store, table: Table) -> Picture | str:
