@@ -83,7 +83,7 @@ bench: $(READY)
 
 # Uses $(PYTHON) as it is, since a GPU's machine brings its own torch; salt_lab must be importable there.
 bench-gpu:
-	$(PYTHON) benchmarks/point_conv_gpu.py --output $(BENCH)/point_conv_gpu
+	$(PYTHON) benchmarks/point_conv_gpu.py $(COMPILED) --output $(BENCH)/point_conv_gpu
 	$(PYTHON) benchmarks/training_step.py $(COMPILED) --output $(BENCH)/training_step_gpu
 
 format: $(READY)

@@ -100,13 +100,7 @@ def tasks_of(studies: Sequence[Study], only: str, images: int | None) -> list[Ta
     found: dict[str, Task] = {}
     for study in studies:
         for cell in study.cells:
-            key = digest(
-                {
-                    "trial": {k: v for k, v in canonical(cell.trial).items() if k != "seed"},
-                    "images": images,
-                    "code": training_code_version(),
-                }
-            )
+            key = digest({"trial": {k: v for k, v in canonical(cell.trial).items() if k != "seed"}, "images": images})
             name = f"{study.name}: {cell.name}"
             before = found.get(key, Task(cell, study, (), key))
             found[key] = before._replace(names=(*before.names, name))

@@ -219,10 +219,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cases", type=int, default=3000, help="of the fuzz")
     wanted = parser.parse_args()
-    check_machine(wanted.output / "nms.json")
     torch.set_num_threads(1)
     install()
     compiled = load_compiled(wanted.compiled)
+    rivals = ["ours", *(["compiled"] if compiled else [])]
+    check_machine(wanted.output / "nms.json", rivals=rivals)
     checked = equality(ours, compiled, wanted.cases) if compiled else None
     rows = []
     with torch.no_grad():
@@ -234,7 +235,14 @@ def main() -> None:
     start, by = fresh(), "torchvision" if ours.torchvision_nms() else "numba"
     text = table(rows, start, checked)
     print(text)
-    content = {"command": "python benchmarks/nms.py --compiled PATH", "ours_is": by, "rows": rows, "start": start, "equal_cases": checked}
+    content = {
+        "command": "python benchmarks/nms.py --compiled PATH",
+        "ours_is": by,
+        "rivals": rivals,
+        "rows": rows,
+        "start": start,
+        "equal_cases": checked,
+    }
     save(wanted.output, "nms", content, text)
     draw(rows, wanted.output / "nms.png")
 

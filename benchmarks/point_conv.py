@@ -114,9 +114,19 @@ def medians(times: list[tuple[float, float]]) -> dict[str, float]:
     return {"forward": statistics.median(forward), "backward": statistics.median(backward), "both": statistics.median(total)}
 
 
-def peak_mib(name: str, cells: tuple[int, int], compiled: Path | None) -> float:
+def peak_mib(name: str, cells: tuple[int, int], threads: int, compiled: Path | None) -> float:
     """By how much a fresh process grows, MiB."""
-    command = [sys.executable, __file__, PEAK, name, "--cells", *map(str, cells), *(["--compiled", str(compiled)] if compiled else [])]
+    command = [
+        sys.executable,
+        __file__,
+        PEAK,
+        name,
+        "--cells",
+        *map(str, cells),
+        "--threads",
+        str(threads),
+        *(["--compiled", str(compiled)] if compiled else []),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -212,20 +222,29 @@ def main() -> None:
     wanted = parser.parse_args()
     able = rivals(wanted.compiled)
     if wanted.peak_of:
+        torch.set_num_threads(wanted.threads[0])
         print_peak(able[wanted.peak_of], wanted.cells)
         return
     if wanted.output:
-        check_machine(wanted.output / "point_conv.json")
+        check_machine(wanted.output / "point_conv.json", rivals=able)
     errors, rows = check(able), []
     for cells in SIZES:
-        peaks = {name: peak_mib(name, cells, wanted.compiled) for name in able}
         for threads in wanted.threads:
+            peaks = {name: peak_mib(name, cells, threads, wanted.compiled) for name in able}
             rows += [{**row, "peak_mib": peaks[row["rival"]]} for row in measure(able, cells, wanted.rounds, threads)]
     text = table(rows, errors)
     print(text)
     if wanted.output:
         command = "python benchmarks/point_conv.py" + (" --compiled PATH" if wanted.compiled else "") + f" --rounds {wanted.rounds}"
-        content = {"command": command, "channels": CHANNELS, "points": POINTS, "batch": BATCH, "errors": errors, "rows": rows}
+        content = {
+            "command": command,
+            "channels": CHANNELS,
+            "points": POINTS,
+            "batch": BATCH,
+            "rivals": list(able),
+            "errors": errors,
+            "rows": rows,
+        }
         save(wanted.output, "point_conv", content, text)
         draw(rows, wanted.output / "point_conv.png")
 

@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from compiled_mmcv import WHERE, load_compiled
 from saving import check_machine, save
 from torch import Tensor
 
 from salt_lab.ops.point_conv import point_conv
+from salt_lab.ops.portable import install
 
 #: Cells of P3 to P7 of an image of 800 x 1333 pixels, padded to a multiple of 32 as mmdet does (800 x 1344).
 LEVELS = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
@@ -50,10 +52,10 @@ class Rival(NamedTuple):
     repeatable: bool = False
 
 
-def rivals() -> list[Rival]:
+def rivals(compiled: Path | None = None) -> list[Rival]:
     """Everybody, the absent with the reason."""
     portable, triton = (functools.partial(point_conv, backend=backend) for backend in ("portable", "triton"))
-    return [Rival(PORTABLE, portable), Rival(TRITON, triton), Rival(REPEATABLE, triton, repeatable=True), _torchvision(), _mmcv()]
+    return [Rival(PORTABLE, portable), Rival(TRITON, triton), Rival(REPEATABLE, triton, repeatable=True), _torchvision(), _mmcv(compiled)]
 
 
 def _torchvision() -> Rival:
@@ -64,20 +66,20 @@ def _torchvision() -> Rival:
     return Rival(TORCHVISION, lambda x, p, w: deform_conv2d(x, _offsets(p).to(x.dtype), _kernel(w), padding=1))
 
 
-def _mmcv() -> Rival:
+def _mmcv(compiled: Path | None) -> Rival:
     try:
-        from salt_lab.ops.portable import install
-
-        if install():
+        extension = load_compiled(compiled)
+        if extension is None:
             return Rival(MMCV, point_conv, "not compiled here")
-        from mmcv.ops import deform_conv2d
-        from mmcv.ops.info import get_compiling_cuda_version
-
-        if "not" in get_compiling_cuda_version():
+        if "not" in extension.get_compiling_cuda_version():
             return Rival(MMCV, point_conv, "compiled without CUDA")
+        install()
+        from mmcv.ops import deform_conv
+
+        deform_conv.ext_module = extension
     except Exception as error:  # as above
         return Rival(MMCV, point_conv, f"does not import: {error}")
-    return Rival(MMCV, lambda x, p, w: deform_conv2d(x, _offsets(p).to(x.dtype), _kernel(w), 1, 1, 1, 1, 1, False, len(x)))
+    return Rival(MMCV, lambda x, p, w: deform_conv.deform_conv2d(x, _offsets(p).to(x.dtype), _kernel(w), 1, 1, 1, 1, 1, False, len(x)))
 
 
 def _offsets(points_NK2HW: Tensor) -> Tensor:
@@ -159,10 +161,10 @@ def counted(batch: int, cells: tuple[int, int], dtype: torch.dtype) -> dict[str,
     }
 
 
-def measure(batch: int, name: str, rounds: int) -> list[dict[str, Any]]:
+def measure(batch: int, name: str, rounds: int, compiled: Path | None) -> list[dict[str, Any]]:
     """All rivals on all levels, in turns; one row a rival, with its levels."""
     rows, able = {}, []
-    for rival in rivals():
+    for rival in rivals(compiled):
         reason, error = (rival.missing, None) if rival.missing else _checked(rival, name)
         rows[rival.name] = {"batch": batch, "dtype": name, "rival": rival.name, "missing": reason, "error": error, "levels": []}
         able += [] if reason else [rival]
@@ -244,14 +246,16 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--compiled", type=Path, help=WHERE)
     wanted = parser.parse_args()
     need_gpu()
-    check_machine(wanted.output / "point_conv_gpu.json")
-    rows = [row for batch in wanted.batches for dtype in wanted.dtypes for row in measure(batch, dtype, wanted.rounds)]
+    able = [rival.name for rival in rivals(wanted.compiled) if not rival.missing]
+    check_machine(wanted.output / "point_conv_gpu.json", rivals=able)
+    rows = [row for batch in wanted.batches for dtype in wanted.dtypes for row in measure(batch, dtype, wanted.rounds, wanted.compiled)]
     text = f"{table(rows)}\n\n## The Triton kernels by level\n\n{level_table(rows)}"
     print(text)
-    command = "python benchmarks/point_conv_gpu.py " + " ".join(sys.argv[1:])
-    content = {"command": command, "channels": CHANNELS, "points": POINTS, "levels": LEVELS, "rows": rows}
+    command = "python benchmarks/point_conv_gpu.py " + " ".join("PATH" if word == str(wanted.compiled) else word for word in sys.argv[1:])
+    content = {"command": command, "channels": CHANNELS, "points": POINTS, "levels": LEVELS, "rivals": able, "rows": rows}
     save(wanted.output, "point_conv_gpu", content, text)
 
 

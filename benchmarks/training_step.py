@@ -139,7 +139,8 @@ def main() -> None:
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=on_gpu, help="mixed precision (GPU)")
     parser.add_argument("--profile", action="store_true", help="where the time goes: a step by parts, another by operators")
     given = parser.parse_args()
-    check_machine(given.output / f"{given.name}.json")
+    able = [arm.name for arm in arms("cuda" if on_gpu else "cpu", given.compiled) if not arm.missing]
+    check_machine(given.output / f"{given.name}.json", rivals=able)
     torch.set_num_threads(given.threads if not on_gpu else torch.get_num_threads())
     torch.set_flush_denormal(True)  # as a trial does
     rows = []
@@ -151,7 +152,7 @@ def main() -> None:
     print(text)
     settings = {key: getattr(given, key) for key in ("size", "rounds", "warmup", "threads", "clock", "amp")}
     command = "python benchmarks/training_step.py " + " ".join("FOLDER" if word == str(given.compiled) else word for word in sys.argv[1:])
-    save(given.output, given.name, {"command": command, "settings": settings, "rows": rows}, text)
+    save(given.output, given.name, {"command": command, "settings": settings, "rivals": able, "rows": rows}, text)
     draw(rows, given.output / f"{given.name}.png")
 
 

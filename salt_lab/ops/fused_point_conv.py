@@ -9,6 +9,8 @@ Legend: N images, C input and O output channels, K points, H x W cells, Q = H * 
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 from typing import Any
 
@@ -25,8 +27,8 @@ NUMBA_DTYPES = (torch.float32, torch.float64)
 MIN_CAPABILITY = (8, 0)
 #: Offsets inside the Triton kernels are 32 bits.
 MAX_NUMBERS = 2**31 - 1
-#: What is installed; looked up once, where torch.compile does not look.
-HAS_TRITON, HAS_NUMBA = (importlib.util.find_spec(name) is not None for name in ("triton", "numba"))
+#: Whether Triton is installed; looked up once, where torch.compile does not look.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def why_not(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor, backend: str) -> str | None:
@@ -47,7 +49,17 @@ def why_not_numba(device: torch.device) -> str | None:
     """The device's part of :func:`why_not` for the CPU's loops."""
     if device.type != "cpu" or triton_launch.interpreted():
         return f"x is on '{device}', not on the CPU" if device.type != "cpu" else "Triton's interpreter computes on the CPU here"
-    return None if HAS_NUMBA else "numba is not installed (pip install numba)"
+    return None if torch.compiler.is_compiling() else _numba_fails()  # what is traced is checked when it runs
+
+
+@functools.lru_cache(maxsize=1)
+def _numba_fails() -> str | None:
+    """Why numba's loops cannot be loaded here: it is absent, or does not fit this NumPy or Python. Asked once."""
+    try:
+        importlib.import_module("salt_lab.ops.numba_kernels")
+    except Exception as error:  # compiled libraries that do not fit fail in several ways
+        return f"numba does not load ({type(error).__name__}: {error}): pip install numba, as in constraints.txt"
+    return None
 
 
 def _why_not_triton(x_NCHW: Tensor, points_NK2HW: Tensor, weight_OCK: Tensor) -> str | None:

@@ -13,12 +13,16 @@ threshold within one float32 step of a pair's IoU a quarter of 15,000 random cas
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from salt_lab.errors import MissingOpError
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
@@ -53,6 +57,21 @@ def torchvision_nms() -> Callable[[Tensor, Tensor, float], Tensor] | None:
     return vendor
 
 
+def _kernels() -> Any:
+    """The compiled loops.
+
+    Raises:
+        MissingOpError: numba does not load here.
+    """
+    try:
+        return importlib.import_module("salt_lab.ops.nms_kernel")
+    except Exception as error:  # compiled libraries that do not fit fail in several ways
+        reason = f"{type(error).__name__}: {error}"
+        raise MissingOpError(
+            f"NMS is compiled by numba, which does not load here ({reason}): pip install numba, as in constraints.txt"
+        ) from error
+
+
 def _rounded(threshold: float, like: Tensor) -> float:
     """The threshold as the boxes' precision has it: torchvision compares in double, where float32's 0.6 is greater than 0.6."""
     return float(torch.tensor(threshold, dtype=like.dtype))
@@ -60,7 +79,7 @@ def _rounded(threshold: float, like: Tensor) -> float:
 
 def _owners(boxes: Tensor, scores: Tensor, threshold: float, offset: int, inclusive: bool) -> tuple[np.ndarray, np.ndarray]:
     """Rows in descending order of score, and for each place of that order the place of the box that drops it (its own if it is kept)."""
-    from salt_lab.ops.nms_kernel import owners
+    owners = _kernels().owners
 
     order = torch.sort(scores, descending=True, stable=True).indices.cpu().numpy()
     return order, owners(boxes.contiguous().cpu().numpy(), order, float(threshold), int(offset), inclusive)
@@ -100,7 +119,7 @@ def softnms(
     Returns:
         Indices of the kept boxes, int64, in the order of ``dets``.
     """
-    from salt_lab.ops.nms_kernel import soften
+    soften = _kernels().soften
 
     work = torch.column_stack((boxes.detach(), scores.detach())).to(torch.promote_types(boxes.dtype, torch.float32))
     x1, y1, x2, y2, score = work.T

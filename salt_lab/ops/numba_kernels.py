@@ -22,24 +22,24 @@ _FASTMATH = {"reassoc", "contract", "nsz"}
 def read_columns(x_NHWC: Any, points_NK2HW: Any, start: int, first: int, last: int, columns_LKC: Any) -> None:
     """Fill rows ``first`` to ``last`` of ``columns`` with the bilinear readings of cell ``start + row``; zero outside the map."""
     H, W, C = x_NHWC.shape[1:]
-    zero, one = x_NHWC.dtype.type(0), x_NHWC.dtype.type(1)
+    real = x_NHWC.dtype.type
+    zero, one, outside_C = real(0), real(1), np.zeros(C, x_NHWC.dtype)
     for row in range(first, last):
         n, cell = divmod(start + row, H * W)
         i, j = divmod(cell, W)
         for k in range(points_NK2HW.shape[1]):
             column_C = columns_LKC[row, k]
-            y, x = points_NK2HW[n, k, 0, i, j] + i, points_NK2HW[n, k, 1, i, j] + j
+            y, x = points_NK2HW[n, k, 0, i, j] + real(i), points_NK2HW[n, k, 1, i, j] + real(j)
             if not (y > -1 and y < H and x > -1 and x < W):
                 column_C[:] = zero
                 continue
             top, left = int(np.floor(y)), int(np.floor(x))
-            down, right = y - top, x - left
-            up = one - down if top >= 0 else zero
-            down = down if top + 1 < H else zero
-            before = one - right if left >= 0 else zero
-            right = right if left + 1 < W else zero
-            above, below, west, east = max(top, 0), min(top + 1, H - 1), max(left, 0), min(left + 1, W - 1)
-            nw_C, ne_C, sw_C, se_C = x_NHWC[n, above, west], x_NHWC[n, above, east], x_NHWC[n, below, west], x_NHWC[n, below, east]
+            down, right = y - real(top), x - real(left)
+            up, before = one - down, one - right
+            nw_C = x_NHWC[n, top, left] if top >= 0 and left >= 0 else outside_C
+            ne_C = x_NHWC[n, top, left + 1] if top >= 0 and left + 1 < W else outside_C
+            sw_C = x_NHWC[n, top + 1, left] if top + 1 < H and left >= 0 else outside_C
+            se_C = x_NHWC[n, top + 1, left + 1] if top + 1 < H and left + 1 < W else outside_C
             nw, ne, sw, se = up * before, up * right, down * before, down * right
             for c in range(C):
                 column_C[c] = nw * nw_C[c] + ne * ne_C[c] + sw * sw_C[c] + se * se_C[c]
@@ -55,16 +55,17 @@ def scatter_columns(
     so threads with channels of their own need no locks, and the map's sums have one order however many threads there are.
     """
     H, W = x_NHWC.shape[1:3]
-    zero, one = x_NHWC.dtype.type(0), x_NHWC.dtype.type(1)
+    real = x_NHWC.dtype.type
+    zero, one = real(0), real(1)
     for row in range(rows):
         n, cell = divmod(start + row, H * W)
         i, j = divmod(cell, W)
         for k in range(points_NK2HW.shape[1]):
-            y, x = points_NK2HW[n, k, 0, i, j] + i, points_NK2HW[n, k, 1, i, j] + j
+            y, x = points_NK2HW[n, k, 0, i, j] + real(i), points_NK2HW[n, k, 1, i, j] + real(j)
             by_y, by_x = zero, zero
             if y > -1 and y < H and x > -1 and x < W:
                 top, left = int(np.floor(y)), int(np.floor(x))
-                down, right = y - top, x - left
+                down, right = y - real(top), x - real(left)
                 grad_C = grad_LKC[row, k]
                 for corner in range(4):
                     v, u = corner // 2, corner % 2

@@ -7,6 +7,7 @@ Legend: N images, C input and O output channels, K points, H x W cells; M = N * 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -121,3 +122,7 @@ def _side_by_side(total: int, least: int, work: Callable[[int, int, int], Any]) 
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="point-conv")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads

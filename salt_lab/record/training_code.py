@@ -134,7 +134,8 @@ def _sources(root: Path) -> Iterator[Path]:
 
 def _all_digests(root: Path) -> dict[Path, str]:
     """Of every file that counts, in order; remembered in this process and for the next ones as long as its stamp stays."""
-    stamps = {path: stamp(path) for path in _sources(root)}  # taken before the reading: a file that changes meanwhile is read again next time
+    # taken before the reading: a file that changes meanwhile is read again next time
+    stamps = {path: stamp(path) for path in _sources(root)}
     rules = Path(__file__)
     if any(path not in _digests for path in stamps):
         _digests.update({**kept_digests(root, rules), **_digests})

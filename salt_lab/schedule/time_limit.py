@@ -58,8 +58,6 @@ class TimeLimit:
     def __init__(self, seconds: float) -> None:
         self.seconds, self._ends = seconds, time.monotonic() + seconds
         self._over = threading.Event()
-        self._timer = threading.Timer(seconds, self.end)
-        self._timer.daemon = True
         self._signals: AbstractContextManager[Interrupt] = signals_as_interrupt()
 
     @property
@@ -85,13 +83,15 @@ class TimeLimit:
     def end(self) -> None:
         """The time is over, from any thread: a training ends after its step, and anything else at once."""
         self._over.set()
-        stepping = STOP.stepping
-        STOP.ask(self.words)
-        if not stepping:
+        if STOP.stepping:
+            STOP.ask(self.words)
+        else:  # should an epoch begin before the signal arrives, its handler asks in the same way
             interrupt_for(self.words)
 
     def __enter__(self) -> Self:
         self._signals.__enter__()
+        self._timer = threading.Timer(max(0.0, self._ends - time.monotonic()), self.end)
+        self._timer.daemon = True
         self._timer.start()
         return self
 

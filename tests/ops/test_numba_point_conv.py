@@ -1,14 +1,18 @@
 """The CPU's kernels of point convolution: what every kernel keeps, and what threads and chunks of columns must not change."""
 
+import multiprocessing
+
 import pytest
 import torch
 
 from salt_lab.errors import UserError
 from salt_lab.ops import fused_point_conv, numba_launch
+from salt_lab.ops.backends import backends
 from salt_lab.ops.point_conv import point_conv
 from salt_lab.testing.point_conv_contract import PointConvContract, agree, problem
 
-pytestmark = pytest.mark.skipif(not fused_point_conv.HAS_NUMBA, reason="numba is not installed (pip install numba)")
+NO_NUMBA = fused_point_conv.why_not_numba(torch.device("cpu"))
+pytestmark = pytest.mark.skipif(NO_NUMBA is not None, reason=str(NO_NUMBA))
 
 
 def everything(inputs, backend="numba"):
@@ -81,3 +85,25 @@ def test_half_precision_takes_the_portable_path_and_the_kernels_say_why():
     assert torch.equal(point_conv(x, points, weight, "auto"), point_conv(x, points, weight, "portable"))
     with pytest.raises(UserError, match=r"numba kernels cannot be used: no kernel for torch.bfloat16.*float32, float64 are"):
         point_conv(x, points, weight, "numba")
+
+
+def test_an_infinite_feature_at_the_edge_is_read_as_the_portable_path_reads_it():
+    x, points, weight = torch.ones(1, 4, 3, 3), torch.zeros(1, 4, 2, 3, 3), torch.rand(2, 4, 4)
+    x[..., 0], points[:, :, 0], points[:, :, 1] = float("inf"), 0.25, -0.5
+    torch.testing.assert_close(point_conv(x, points, weight, "numba"), point_conv(x, points, weight, "portable"))
+
+
+def test_a_forked_process_computes_with_threads_of_its_own(threads):
+    threads(2)
+    point_conv(*problem(2, 64, 8, 4, 20, 23), "numba")  # starts this process's threads
+    child = multiprocessing.get_context("fork").Process(target=numba_launch._side_by_side, args=(128, 1, lambda part, first, last: None))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_a_numba_that_does_not_load_leaves_the_portable_path_and_the_doctor_says_why(monkeypatch):
+    monkeypatch.setattr(fused_point_conv, "_numba_fails", lambda: "numba does not load (ImportError: needs NumPy 2.4)")
+    inputs = problem(1, 5, 3, 4, 4, 3)
+    assert torch.equal(point_conv(*inputs), point_conv(*inputs, "portable"))
+    assert "needs NumPy 2.4" in next(row for row in backends() if row.op == "point_conv").note

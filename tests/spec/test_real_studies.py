@@ -75,7 +75,9 @@ def test_the_schedule_is_chosen_on_the_hosts_without_salt_with_a_seed_that_no_co
     chosen, compared = study(f"{name}_schedule"), study(name)
     assert {cell.trial.host for cell in chosen.cells} == FOUR and not any(cell.trial.salt.enabled for cell in chosen.cells)
     assert not set(chosen.seeds) & set(compared.seeds)
-    assert compared.cells[0].trial.schedule.lr in {cell.trial.schedule.lr for cell in chosen.cells}, "what is compared is one of the candidates"
+    assert compared.cells[0].trial.schedule.lr in {cell.trial.schedule.lr for cell in chosen.cells}, (
+        "what is compared is one of the candidates"
+    )
     assert {cell.trial.data for cell in chosen.cells} == {cell.trial.data for cell in compared.cells}
 
 
