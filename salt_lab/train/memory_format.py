@@ -73,10 +73,10 @@ def arrange(model: nn.Module) -> None:
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         elif type(module).__module__.startswith(COMPILED_OPS):
-            _hook_once(module, module._forward_pre_hooks, module.register_forward_pre_hook, _give_contiguous)
+            _hook_once(module._forward_pre_hooks, module.register_forward_pre_hook, _give_contiguous)
     source: Any = getattr(model, "data_preprocessor", None)
     if isinstance(source, nn.Module):
-        _hook_once(source, source._forward_hooks, source.register_forward_hook, _images_last)
+        _hook_once(source._forward_hooks, source.register_forward_hook, _images_last)
 
 
 def arrange_optimizer(optimizer: torch.optim.Optimizer) -> None:
@@ -87,7 +87,7 @@ def arrange_optimizer(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _hook_once(module: nn.Module, known: Mapping[int, Any], register: Any, hook: Any) -> None:
+def _hook_once(known: Mapping[int, Any], register: Any, hook: Any) -> None:
     if hook not in known.values():
         register(hook)
 
