@@ -107,11 +107,11 @@ def _full(points_NK2HW: Tensor) -> Tensor:
 
 @torch.library.custom_op("salt_lab::point_conv", mutates_args=(), schema="(Tensor x, Tensor points, Tensor weight) -> Tensor")
 def _forward(x: Tensor, points: Tensor, weight: Tensor) -> Tensor:
-    out = _like(x, weight.shape[0])
     if not _anything(x, points, weight):
-        return out.zero_()
+        return _like(x, weight.shape[0]).zero_()
     if _by_numba(x):
-        return out.copy_(numba_launch.forward(numba_launch.laid_out(x, points, weight)).permute(0, 3, 1, 2))
+        return _placed(numba_launch.forward(numba_launch.laid_out(x, points, weight)).permute(0, 3, 1, 2), x)
+    out = _like(x, weight.shape[0])
     triton_launch.forward(triton_launch.laid_out(x, points, weight), out)
     return out
 
@@ -208,8 +208,8 @@ def _like(x: Tensor, channels: int) -> Tensor:
 
 def _placed(values: Tensor, x: Tensor) -> Tensor:
     """``values`` in ``x``'s type and place in memory, copied only if they are not so already."""
-    like = torch.empty(x.shape, dtype=x.dtype, device="meta", memory_format=suggest_memory_format(x))
-    return values if (values.dtype, values.stride()) == (like.dtype, like.stride()) else _like(x, x.shape[1]).copy_(values)
+    like = torch.empty(values.shape, dtype=x.dtype, device="meta", memory_format=suggest_memory_format(x))
+    return values if (values.dtype, values.stride()) == (like.dtype, like.stride()) else _like(x, values.shape[1]).copy_(values)
 
 
 def _gradients_like(
