@@ -1,7 +1,7 @@
 """Everything up to the data: every cell of the paper's studies at its full size on made images, with the memory and the time that it takes.
 
     python benchmarks/dry_run.py experiments/paper/*.yaml --output benchmarks/results/dry_run
-    python benchmarks/dry_run.py experiments/paper/gains.yaml --only host=atss             # cells whose name has these words
+    python benchmarks/dry_run.py experiments/paper/hosts.yaml --only host=atss             # cells whose name has these words
 
 Each distinct cell is composed, built with 80 classes (no weights are read or downloaded), its toggles are read back from the built model, it
 takes a training step and evaluates an image, in a process of its own. The pictures are noise of 1333 x 800 with 7 boxes each, COCO's mean.
@@ -171,7 +171,7 @@ def main() -> int:
     given = parser.parse_args()
     files, overrides = [word for word in given.words if "=" not in word], [word for word in given.words if "=" in word]
     if not files:
-        parser.error("name a study, e.g. experiments/paper/gains.yaml")
+        parser.error("name a study, e.g. experiments/paper/hosts.yaml")
     path = given.output / "dry_run.json" if given.output else None
     if path:
         check_machine(path)

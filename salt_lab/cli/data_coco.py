@@ -83,7 +83,7 @@ def _at(number: float, megabytes: int) -> str:
 def _say_fit(root: Path, report: CopyReport) -> None:
     counts = "; ".join(f"{name} {number} images, {report.boxes[name]} boxes" for name, number in report.images.items())
     click.echo(f"whole: {counts}; {report.opened} images drawn by chance open and have the size that the annotations say")
-    click.echo(f"next: export SALT_LAB_COCO={root.absolute()}; salt-lab plan experiments/paper/gains.yaml")
+    click.echo(f"next: export SALT_LAB_COCO={root.absolute()}; salt-lab plan experiments/paper/hosts.yaml")
 
 
 def shown() -> Bars | Lines:

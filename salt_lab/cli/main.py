@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "salt_lab.cli.train",
     "test": "salt_lab.cli.test",
     "infer": "salt_lab.cli.infer",
+    "look": "salt_lab.cli.look",
     "probe": "salt_lab.cli.probe",
     "convert": "salt_lab.cli.convert",
     "browse": "salt_lab.cli.browse",

@@ -70,7 +70,7 @@ def command(
     \b
     salt-lab table experiments/quickstart.yaml
     salt-lab table experiments/quickstart.yaml --format latex -o table.tex     and table.runs.csv beside it
-    salt-lab table experiments/paper/gains.yaml --published                    published AP beside ours
+    salt-lab table experiments/paper/hosts.yaml --published                    published AP beside ours
     """
     if no_intervals and (resamples is not None or seed is not None):
         raise click.UsageError("--resamples and --seed are for intervals: leave them out, or --no-intervals")

@@ -28,7 +28,7 @@ def invoke(*words: object):
 
 
 def test_there_is_one_for_each_of_the_papers_tables() -> None:
-    assert [path.stem for path in STUDIES] == ["components", "gains", "points", "salt_net", "sdr_weight"]
+    assert [path.stem for path in STUDIES] == ["components", "hosts", "points", "salt_net", "sdr_weight"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -37,7 +37,7 @@ def test_each_asks_a_question_with_three_seeds_on_eight_gpus_in_the_published_re
     assert study.name == f"paper_{path.stem}" and "?" in study.question
     assert study.seeds == (0, 1, 2) and study.resources.gpus == 8
     for cell in study.cells:
-        assert cell.trial.schedule == load_study(PAPER / "gains.yaml").cells[0].trial.schedule
+        assert cell.trial.schedule == load_study(PAPER / "hosts.yaml").cells[0].trial.schedule
         assert (cell.trial.schedule.epochs, cell.trial.schedule.batch, cell.trial.schedule.drops) == (12, 16, (8, 11))
         assert (cell.trial.backbone.name, cell.trial.backbone.init) == ("resnet50", "host")
         assert Path(cell.trial.data.train).name == "instances_train2017.json", "the released 1x config trains on val2017; ours does not"
@@ -58,7 +58,7 @@ def test_the_plan_is_printed_where_coco_is_not(path: Path) -> None:
 def test_the_table_and_the_check_are_made_where_coco_is_not() -> None:
     table = invoke("table", PAPER / "salt_net.yaml", "--no-intervals", "--published")
     assert table.exit_code == 0 and "42.5 [SALT-Net]" in table.output and "41.0 [GFLv2]" in table.output
-    check = invoke("check", PAPER / "gains.yaml")
+    check = invoke("check", PAPER / "hosts.yaml")
     assert check.exit_code == 0 and "no result yet" in check.output
 
 
@@ -70,10 +70,10 @@ def test_a_run_says_that_the_data_are_missing_before_anything_starts(tmp_path: P
 
 
 def test_the_folder_comes_from_the_environment_or_is_mmdets_usual_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    usual = load_study(PAPER / "gains.yaml").cells[0]
+    usual = load_study(PAPER / "hosts.yaml").cells[0]
     assert usual.trial.data.train == str(tmp_path / "data/coco/annotations/instances_train2017.json")
     monkeypatch.setenv("SALT_LAB_COCO", "/big/coco")
-    elsewhere = load_study(PAPER / "gains.yaml").cells[0]
+    elsewhere = load_study(PAPER / "hosts.yaml").cells[0]
     assert elsewhere.trial.data.model_dump() == {
         "kind": "coco",
         "train": "/big/coco/annotations/instances_train2017.json",
@@ -84,7 +84,7 @@ def test_the_folder_comes_from_the_environment_or_is_mmdets_usual_one(monkeypatc
 
 
 def test_the_gains_have_both_arms_of_every_host_and_a_published_number_where_there_is_one() -> None:
-    study = load_study(PAPER / "gains.yaml")
+    study = load_study(PAPER / "hosts.yaml")
     arms = {(cell.trial.host, cell.trial.salt.enabled) for cell in study.cells}
     for host in ("fcos", "atss", "gfl", "gflv2", "retinanet", "reppoints"):
         assert {(host, False), (host, True)} <= arms

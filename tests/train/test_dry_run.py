@@ -75,29 +75,29 @@ def test_memory_of_a_gpu_grows_with_its_images_and_holds_the_weights_four_times(
 def test_cells_that_several_studies_share_are_run_once_under_all_their_names(dry_run, repository):
     studies = [
         load_study(repository / "experiments" / "paper" / f"{name}.yaml", [])
-        for name in ("gains", "components", "points", "sdr_weight", "salt_net")
+        for name in ("hosts", "components", "points", "sdr_weight", "salt_net")
     ]
     tasks = dry_run.tasks_of(studies, "", None)
     names = [name for task in tasks for name in task.names]
     assert len(names) == len(set(names)) == sum(len(study.cells) for study in studies) and len(tasks) < len(names)
-    [shared] = [task.names for task in tasks if "paper_gains: host=atss salt=off" in task.names]
-    assert shared == ("paper_gains: host=atss salt=off", "paper_components: no SALT", "paper_points: salt=off")
+    [shared] = [task.names for task in tasks if "paper_hosts: host=atss salt=off" in task.names]
+    assert shared == ("paper_hosts: host=atss salt=off", "paper_components: no SALT", "paper_points: salt=off")
     assert {task.key for task in dry_run.tasks_of(studies, "host=gfl ", None)} < {task.key for task in tasks}
 
 
 @pytest.mark.slow
 def test_a_cell_of_the_papers_study_runs_without_coco_and_is_not_run_twice(repository, tmp_path):
     """At a small size; the full one takes minutes on a CPU and is what the script is for."""
-    words = ["experiments/paper/gains.yaml", "schedule.image_size=[160,96]", "--only", "host=gflv2 salt=on"]
+    words = ["experiments/paper/hosts.yaml", "schedule.image_size=[160,96]", "--only", "host=gflv2 salt=on"]
     script = repository / "benchmarks" / "dry_run.py"
     command = [sys.executable, script, *words, "--output", tmp_path]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     [row] = json.loads((tmp_path / "dry_run.json").read_text())["rows"]
-    assert row["ended"] == "ok" and row["names"] == ["paper_gains: host=gflv2 salt=on"]
+    assert row["ended"] == "ok" and row["names"] == ["paper_hosts: host=gflv2 salt=on"]
     assert row["memory_gb"] > 0.2 and row["gpu_gb"] > 0.4 and row["gflops"] > 1
     assert {"loss_coarse", "loss_sdr"} <= row["details"]["losses"].keys() and row["details"]["kept_gb"] > 0.005
-    assert "paper_gains: host=gflv2 salt=on | 3 | ok" in (tmp_path / "dry_run.md").read_text()
+    assert "paper_hosts: host=gflv2 salt=on | 3 | ok" in (tmp_path / "dry_run.md").read_text()
     again = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
     assert again.returncode == 0 and "host=gflv2 salt=on: ok" not in again.stdout
     assert [row] == json.loads((tmp_path / "dry_run.json").read_text())["rows"]
