@@ -120,7 +120,7 @@ class Team:
         return self.complete and self.error is None and self.asked_to_die is None
 
     def settle(self, memory_of: dict[str, float], now: float) -> Slot:
-        """All workers are there: where they are makes the slot.
+        """All workers are there: where they are makes the slot, whose memory is that of the smallest of their devices.
 
         Args:
             memory_of: main memory by node, GiB.
@@ -128,8 +128,9 @@ class Team:
         """
         self.where = [self._answers[rank] for rank in range(len(self.actors))]
         devices = [device for one in self.where for device in ([f"{one.node}/gpu {gpu}" for gpu in one.gpus] or [one.node])]
-        memory = self.where[0].memory_gb if self.where[0].gpus else memory_of.get(self.where[0].node)
-        self.slot = Slot(self.name, tuple(devices), tuple(one.node for one in self.where), memory)
+        sizes = [one.memory_gb if one.gpus else memory_of.get(one.node) for one in self.where]
+        memory_gb = min((size for size in sizes if size is not None), default=None)
+        self.slot = Slot(self.name, tuple(devices), tuple(one.node for one in self.where), memory_gb)
         self._rest(now)
         return self.slot
 
