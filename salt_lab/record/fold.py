@@ -52,6 +52,8 @@ class Record:
         resources: what the latest attempt ran on: workers, cpus (of each worker), gpus (of the trial); empty in records from before they
             were kept.
         note: what the latest attempt found wrong with later checkpoints than the one it goes on from, one line; None = nothing.
+        look: where these are another trial's weights, evaluated on other images (:mod:`salt_lab.train.look`): trial_id and the time (trained) of
+            that trial's end, its epoch, the annotation file's name (images), provenance of the evaluation. None = a trained trial.
         number: which record of the trial it is, from 1; those before were set aside (:meth:`salt_lab.record.store.Store.set_aside`).
         started, time: unix seconds of the first and the latest event.
     """
@@ -77,6 +79,7 @@ class Record:
     training_codes: tuple[str, ...] = ()
     resources: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
+    look: dict[str, Any] | None = None
     number: int = 1
     started: float | None = None
     time: float | None = None
@@ -124,6 +127,7 @@ def fold(trial_id: str, lines: Sequence[Line], *, alive: Callable[[], bool], run
         training_codes=_training_codes(lines),
         resources=start.get("resources") or {},
         note=start.get("note"),
+        look=start.get("look"),
         started=lines[0]["time"],
         time=lines[-1]["time"],
     )

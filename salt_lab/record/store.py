@@ -5,6 +5,7 @@
     STORE/trials/<trial_id>/record.jsonl, lock, mlflow.json, and what training puts beside them
     STORE/trials/<trial_id>/earlier/<n>/  the same, of records that were set aside when the trial was trained again
     STORE/studies/<name>/launches/<launch_id>.json, <launch_id>.end
+    STORE/looks/          a results folder again, of the same trials' weights on other images: nothing is trained there
     STORE/data/, STORE/mlflow.db, STORE/mlflow_artifacts/
 """
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Record", "Store", "TrialBusy", "default_store_root"]
 
 MIN_FREE_MB = 50
+LOOKS = "looks"
 _CHOOSE = "Choose another results folder: --store FOLDER or $SALT_LAB_STORE"
 
 
@@ -58,6 +60,16 @@ class Store:
     def data_dir(self) -> Path:
         """Where the embedded data sets are drawn."""
         return self.root / "data"
+
+    @property
+    def looks(self) -> Store:
+        """Where looks of this folder's trials are recorded (:mod:`salt_lab.train.look`): a results folder in this one."""
+        return Store(self.root / LOOKS)
+
+    @property
+    def holds_looks(self) -> bool:
+        """Are its records looks? Then nothing is trained here."""
+        return self.root.name == LOOKS and (self.root.parent / "trials").is_dir()
 
     def trial_dir(self, trial_id: str) -> Path:
         """The trial's folder (perhaps not there yet; ``lock`` makes it)."""

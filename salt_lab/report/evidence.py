@@ -38,6 +38,7 @@ def evidence(frame: pd.DataFrame, names: Mapping[str, str]) -> Evidence:
     done = frame[frame["state"] == "done"]
     codes, data = _different(done, "code"), _different(done, "data_fingerprint")
     warnings = [
+        _looked(done),
         _mixed_code(codes, _different(done, "training_code")),
         _mixed("data sets", data, "compare rows of the same data only"),
         _mixed("kinds of machine", _different(done, "machine"), "minutes and memory are not comparable between them"),
@@ -47,6 +48,15 @@ def evidence(frame: pd.DataFrame, names: Mapping[str, str]) -> Evidence:
     when = None if pd.isna(last) else datetime.fromtimestamp(float(last), tz=timezone.utc)
     shown = tuple(text for text in warnings if text)
     return Evidence(_different(done, "commit"), codes, data, when, shown, _missing(frame, names), _other_code(done))
+
+
+def _looked(done: pd.DataFrame) -> str:
+    """Numbers on images that chose nothing are worth more than others, and costs and curves beside them are the training's."""
+    images, count = _different(done, "look"), int(done["look"].notna().sum())
+    if not images:
+        return ""
+    who = "All rows are" if count == len(done) else f"NOT ALL ROWS ARE: {count} of {len(done)} finished trials are"
+    return f"{who} looks at {', '.join(images)}: last checkpoints of trials that did not see these images; minutes are the training's."
 
 
 def _mixed_code(codes: tuple[str, ...], training: tuple[str, ...]) -> str:

@@ -37,8 +37,8 @@ class StudyResults:
     ``peak_memory_mb``, ``train_images_per_second``, ``inference_ms`` (NaN where a record has none), ``input_size`` ("height x width" in pixels,
     of ``gflops`` and ``inference_ms``; None before the model was built), and the evidence: ``commit`` (with uncommitted
     changes), ``code`` (hash of the package's sources; several when it changed between attempts),
-    ``training_code`` (the same of the code that decides a result: :mod:`salt_lab.record.training_code`), ``data_fingerprint``, ``machine``,
-    ``time`` (unix seconds of the last event).
+    ``training_code`` (the same of the code that decides a result: :mod:`salt_lab.record.training_code`), ``data_fingerprint``, ``look`` (the
+    annotation file's name where these are looks at it: :mod:`salt_lab.train.look`; None), ``machine``, ``time`` (unix seconds of the last event).
     """
 
     study: Study
@@ -111,7 +111,7 @@ def _results(study: Study, lookup: _TrialLookup, records_of: Callable[[list[str]
 
 
 def _columns(keys: Sequence[str]) -> list[str]:
-    evidence = ("commit", "code", "training_code", "data_fingerprint", "machine", "time")
+    evidence = ("commit", "code", "training_code", "data_fingerprint", "look", "machine", "time")
     return ["cell", *keys, "seed", "state", "reason", "trial_id", "run_id", *METRICS, *COST, "input_size", *evidence]
 
 
@@ -140,6 +140,7 @@ def _evidence(record: Record) -> dict[str, Any]:
         "code": SEVERAL.join(record.code_versions) or None,
         "training_code": SEVERAL.join(record.training_codes) or None,
         "data_fingerprint": record.data_fingerprint,
+        "look": record.look["images"] if record.look else None,
         "machine": str(machine.get("gpu") or machine.get("cpu") or "unknown") if known else None,
         "time": record.time,
     }

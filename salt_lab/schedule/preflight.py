@@ -30,11 +30,15 @@ def check_study(trials: Sequence[Trial], store: Store, mlflow_uri: str | None) -
         mlflow_uri: Where MLflow is; None = it is not used.
 
     Raises:
-        StoreError: The results folder is not writable, or MLflow does not answer.
+        StoreError: The results folder is not writable or holds looks, or MLflow does not answer.
         SpecError: A host that is not there or cannot be trained here, or a toggle that has no place in it.
         WeightsError: A weights file is missing or damaged.
         DataError: A COCO data set has problems.
     """
+    if store.holds_looks:
+        raise StoreError(
+            f"{store.root}: holds looks at other images; nothing is trained there. Train in {store.root.parent}, then salt-lab look"
+        )
     store.check_writable()
     if mlflow_uri is not None:
         check_mlflow(mlflow_uri)

@@ -1,7 +1,7 @@
-"""A look at other images: a finished trial's last weights, evaluated on a val split that it has never seen, recorded as a trial of its own.
+"""A look at other images: a finished trial's last weights, evaluated on a val split that chose nothing, recorded like a trial.
 
-The new record has the training of the old one, copied, and says so in its note; only what was measured is new. So whatever reads records (tables,
-intervals, reports, MLflow) reads looks.
+The new record is the old one's training, copied line by line, and the new evaluation in the place of the old ones; ``Record.look`` says whose
+weights they were. Looks lie in a results folder of their own, :attr:`Store.looks`, so nothing takes them for trained trials.
 """
 
 from __future__ import annotations
@@ -12,24 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from salt_lab.data import fingerprint, prepare
-from salt_lab.record.recorder import FolderRecorder
+from salt_lab.data.paths import coco_files
+from salt_lab.errors import StoreError
+from salt_lab.record.provenance import loaded_code
 from salt_lab.record.store import Record, Store
-from salt_lab.spec.trial import Trial, canonical, trial_id
+from salt_lab.spec.trial import CocoData, Trial, canonical, trial_id
 from salt_lab.train.libraries import importing, load_libraries
 from salt_lab.train.probe import check_checkpoint, probe_trial
 from salt_lab.train.trial import set_up
 
 
-def look(trained: Record, trial: Trial, store: Store) -> Record:
-    """Evaluate the last checkpoint of a finished trial on the val split of another one, and keep the result as that one's record.
+def is_look_at(look: Record, source: Record) -> bool:
+    """Is ``look`` done, and of the weights that ``source`` ended with? Not those of an earlier training of the same trial."""
+    return look.state == "done" and look.look is not None and look.look["trained"] == source.time
+
+
+def look(source: Record, trial: Trial, trained: Store, looks: Store, *, study: str, launch_id: str) -> Record:
+    """Evaluate the last checkpoint of a finished trial on other val images, and keep the result.
+
+    A look at an earlier training of the trial is set aside.
 
     Args:
-        trained: the finished trial's record.
-        trial: equal to it in all but its val images.
-        store: holds both.
-
-    Returns:
-        The new record, state "done"; the one that was there, where these images were looked at before.
+        source: the finished trial's record.
+        trial: that trial with the other val images.
+        trained: the results folder of ``source``.
+        looks: where the new record goes.
+        study, launch_id: on whose behalf; written to the record.
 
     Raises:
         StoreError: the checkpoint is not there any more, or the results folder cannot be written.
@@ -37,22 +45,28 @@ def look(trained: Record, trial: Trial, store: Store) -> Record:
         DataError: the data set cannot be used.
         TrialBusy: another process is looking.
     """
-    content = fingerprint(trial.data)
-    name = trial_id(trial, content)
-    checkpoint = check_checkpoint(store, trained.trial_id, trial.schedule.epochs)
-    with store.lock(name):
-        before = store.record(name)
-        if before.state == "done":
-            return before
+    name = trial_id(trial, fingerprint(trial.data))
+    checkpoint = check_checkpoint(trained, source.trial_id, trial.schedule.epochs)
+    before = looks.record(name)
+    if before.state not in ("new", "running") and not is_look_at(before, source):
+        looks.set_aside(name, before.number)
+    with looks.lock(name):
+        if is_look_at(looks.record(name), source):
+            return looks.record(name)
         set_up(None, None, 1, 0)
         started = time.perf_counter()
-        metrics = _evaluate(trial, store, name, checkpoint)
-        _keep(FolderRecorder(store, name), trained, trial, content, metrics, time.perf_counter() - started)
-    return store.record(name)
+        try:
+            metrics = _evaluate(trial, looks, name, checkpoint)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{looks.trial_dir(name)}: cannot be written ({reason}). Free space or make the folder writable") from error
+        where = {"study": study, "launch_id": launch_id}
+        looks.journal(name).extend(_lines(source, trained, trial, metrics, time.perf_counter() - started, where))
+    return looks.record(name)
 
 
-def _evaluate(trial: Trial, store: Store, name: str, checkpoint: Path) -> dict[str, float | None]:
-    """The twelve numbers; detections and probe go into the new trial's folder."""
+def _evaluate(trial: Trial, looks: Store, name: str, checkpoint: Path) -> dict[str, float | None]:
+    """The twelve numbers; detections and probe go into the look's folder."""
     load_libraries()
     with importing():
         from salt_lab.compose import compose
@@ -61,9 +75,9 @@ def _evaluate(trial: Trial, store: Store, name: str, checkpoint: Path) -> dict[s
         from salt_lab.train.hooks import finite_or_none
         from salt_lab.train.infer import load_fitting, strip_init
         from salt_lab.train.runner import build_runner, warnings_into
-    folder = store.trial_dir(name)
+    folder = looks.trial_dir(name)
     folder.mkdir(parents=True, exist_ok=True)
-    config = compose(trial, prepare(trial.data, store.data_dir), folder / "checkpoints")
+    config = compose(trial, prepare(trial.data, looks.data_dir), folder / "checkpoints")
     config.val_evaluator.out_file = config.test_evaluator.out_file = str(folder / "detections.json.gz")
     (folder / "config.py").write_text(text_of(config.to_dict()), encoding="utf-8")
     config.model = strip_init(config.model)
@@ -76,22 +90,26 @@ def _evaluate(trial: Trial, store: Store, name: str, checkpoint: Path) -> dict[s
     return metrics
 
 
-def _keep(recorder: FolderRecorder, trained: Record, trial: Trial, content: str, metrics: dict[str, float | None], seconds: float) -> None:
-    """Written when all is measured: a look that fails leaves no record."""
-    last = trial.schedule.epochs
-    recorder.start(
-        trial=canonical(trial),
-        study=trained.study or "",
-        launch_id=trained.launch_id or "",
-        data_fingerprint=content,
-        provenance=trained.provenance,
-        resources=trained.resources,
-        note=f"not trained: trial {trained.trial_id} after epoch {last}, evaluated on other images",
-    )
-    recorder.built(**{key: trained.built[key] for key in ("effective", "parameters", "gflops", "input_size")})
-    for number, epoch in sorted(trained.epochs.items()):
-        recorder.epoch(number, **{key: epoch[key] for key in ("losses", "lr", "seconds", "images_per_second", "memory_mb")})
-    recorder.eval(last, metrics)
-    spent: dict[str, Any] = {key: trained.cost[key] for key in ("train_seconds", "peak_memory_mb", "epochs")}
-    inference = {key.removeprefix("inference_"): value for key, value in trained.cost.items() if key.startswith("inference_")}
-    recorder.done(metrics=metrics, eval_seconds=seconds, inference=inference, **spent)
+def _lines(
+    source: Record, trained: Store, trial: Trial, metrics: dict[str, float | None], seconds: float, where: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The journal of the look: the training as it was recorded, then what was measured now."""
+    assert isinstance(trial.data, CocoData)  # its caller sees to it
+    content, last = fingerprint(trial.data), trial.schedule.epochs
+    said = {
+        "trial_id": source.trial_id,
+        "trained": source.time,
+        "epoch": last,
+        "images": coco_files(trial.data).val_json.name,
+        "provenance": loaded_code()[0],
+    }
+    renamed = {"trial_id": trial_id(trial, content), "trial": canonical(trial), "data_fingerprint": content, "look": said, **where}
+    lines = trained.journal(source.trial_id).read()
+    end = next(line for line in lines if line["event"] == "done")
+    kept = [line | renamed if line["event"] == "start" else line for line in lines[: lines.index(end)]]
+    now = time.time()
+    return [
+        *(line for line in kept if line["event"] in ("start", "built", "epoch")),
+        {"event": "eval", "time": now, "epoch": last, "metrics": metrics},
+        end | {"time": now, "metrics": metrics, "eval_seconds": seconds},
+    ]

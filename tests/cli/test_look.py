@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from salt_lab.data import prepare
+from salt_lab.data import fingerprint, prepare
 from salt_lab.record.fold import COCO_NAMES
+from salt_lab.record.recorder import FolderRecorder
 from salt_lab.record.store import Store
 from salt_lab.spec.study import load_study
-from salt_lab.spec.trial import EmbeddedData
+from salt_lab.spec.trial import EmbeddedData, Trial, canonical, trial_id
 from salt_lab.train.trial import run_trial
 
 STUDY = """\
@@ -31,16 +34,26 @@ compare: {{baseline: {{salt.enabled: false}}}}
 
 
 def written(folder: Path, more: str = "") -> Path:
-    """A study of photos: the embedded set's, as files in COCO's format. ``again.json`` are the val images under another title."""
+    """A study of photos: the embedded set's, as COCO files. ``again.json`` are the val images under another title, copied to another folder."""
     drawn = prepare(EmbeddedData(train_images=24, val_images=6, image_size=64), folder / "drawn")
     for name, source in {"train": drawn.train_json, "val": drawn.val_json}.items():
         (folder / f"{name}.json").write_bytes(source.read_bytes())
     again = json.loads(drawn.val_json.read_bytes())
     (folder / "again.json").write_text(json.dumps(again | {"info": {"description": "the same images"}}))
+    shutil.copytree(drawn.val_images, folder / "copies")
     study = folder / "s.yaml"
     study.write_text(STUDY.format(here=folder, images=drawn.train_images.parent, more=more))
     assert (drawn.train_images.name, drawn.val_images.name) == ("train", "val")
     return study
+
+
+def done(store: Store, trial: Trial) -> FolderRecorder:
+    """A trial that ended, without a checkpoint."""
+    content = fingerprint(trial.data)
+    recorder = FolderRecorder(store, trial_id(trial, content))
+    recorder.start(trial=canonical(trial), study="s", launch_id="l", data_fingerprint=content, provenance={})
+    recorder.done(metrics={"AP": 1.0}, train_seconds=1, eval_seconds=1, peak_memory_mb=1, epochs=4)
+    return recorder
 
 
 def detections(store: Store, trial_id: str) -> list:
@@ -55,28 +68,50 @@ def test_the_same_images_under_another_name_give_the_same_boxes_and_the_same_twe
     _, salt = load_study(study).trials()
     trained = run_trial(salt, store, study="s", launch_id="l", device="cpu")
 
-    looked = run("look", study, tmp_path / "again.json", "--store", store.root)
+    copies = [tmp_path / "again.json", "--images", tmp_path / "copies", "--store", store.root]
+    looked = run("look", study, *copies)
     assert looked.exit_code == 0, looked.output
-    assert "2 trials: 1 evaluated now, 0 before, 0 cannot be, 1 not finished" in looked.output
-    [new] = [name for name in store.trial_ids() if name != trained.trial_id]
-    record = store.record(new)
-    assert detections(store, new) == detections(store, trained.trial_id) != []
+    assert "1 evaluated now, 1 not finished" in looked.output
+    [new] = store.looks.trial_ids()
+    record = store.looks.record(new)
+    assert detections(store.looks, new) == detections(store, trained.trial_id) != []
     assert {name: record.metrics[name] for name in COCO_NAMES} == {name: trained.metrics[name] for name in COCO_NAMES}
-    assert record.note == f"not trained: trial {trained.trial_id} after epoch 4, evaluated on other images"
-    assert [epoch["losses"] for epoch in record.epochs.values()] == [epoch["losses"] for epoch in trained.epochs.values()]
+    assert record.look["trial_id"] == trained.trial_id and (record.look["epoch"], record.look["images"]) == (4, "again.json")
+    assert record.epochs == trained.epochs and record.provenance == trained.provenance and record.training_codes == trained.training_codes
     assert list(record.evals) == [4], "what it was at epoch 2 on these images nobody knows"
-    assert record.cost["train_seconds"] == trained.cost["train_seconds"] and record.provenance == trained.provenance
+    assert store.trial_ids() == [trained.trial_id], "nothing takes a look for a trained trial"
 
-    once_more = run("look", study, tmp_path / "again.json", "--store", store.root)
-    assert "0 evaluated now, 1 before" in once_more.output and store.record(new) == record
-    table = run("table", study, f"data.val={tmp_path / 'again.json'}", "--store", store.root)
+    assert "1 evaluated before" in run("look", study, *copies).output and store.looks.record(new) == record
+    words = shlex.split(looked.output.partition("next: salt-lab ")[2])
+    table = run(*words)
     assert table.exit_code == 0 and new in table.output
+    assert "All rows are looks at again.json" in table.output
+    refused = run("run", *words[1:-2], "--store", store.looks.root, "--no-mlflow")
+    assert refused.exit_code == 2 and "holds looks" in refused.output
+
+
+def test_weights_that_were_trained_anew_are_looked_at_anew(tmp_path: Path, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, store = written(tmp_path), Store(tmp_path / "runs")
+    plain, _ = load_study(study).trials()
+    seen = iter([{"AP": 10.0}, {"AP": 20.0}])
+    monkeypatch.setattr("salt_lab.train.look.check_checkpoint", lambda *_: tmp_path)
+    monkeypatch.setattr("salt_lab.train.look._evaluate", lambda *_: next(seen))
+    look = ["look", study, tmp_path / "again.json", "--images", tmp_path / "copies", "--store", store.root]
+    first = done(store, plain)
+    assert "AP 10.0" in run(*look).output
+    store.set_aside(first.trial_id, 1)
+    done(store, plain)
+    assert "AP 20.0" in run(*look).output
+    [new] = store.looks.trial_ids()
+    assert (store.looks.record(new).metrics["AP"], store.looks.record(new).number) == (20.0, 2)
+    assert store.looks.earlier(new)[1].record(new).metrics["AP"] == 10.0, "nothing that was recorded is lost"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("val.json", "the study was evaluated on these images already"),
+        ("again.json", "6 of its 6 images were evaluated on while it trained"),
         ("nowhere.json", "annotation file cannot be read"),
     ],
 )
@@ -100,19 +135,36 @@ def test_drawn_images_have_no_test_split(tmp_path: Path, run: Callable) -> None:
     assert refused.exit_code == 2 and "its images are drawn" in refused.output
 
 
+def test_a_study_that_trained_nothing_has_nothing_to_look_with(tmp_path: Path, run: Callable) -> None:
+    study = written(tmp_path)
+    (tmp_path / "runs").mkdir()
+    refused = run("look", study, tmp_path / "again.json", "--images", tmp_path / "copies", "--store", tmp_path / "runs")
+    assert refused.exit_code == 2 and "none of its 2 trials is finished" in refused.output
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_a_trial_whose_checkpoint_is_gone_is_named_and_leaves_no_record(tmp_path: Path, run: Callable) -> None:
-    from salt_lab.data import fingerprint
-    from salt_lab.record.recorder import FolderRecorder
-    from salt_lab.spec.trial import canonical, trial_id
-
     study, store = written(tmp_path), Store(tmp_path / "runs")
-    trial = load_study(study).trials()[0]
-    content = fingerprint(trial.data)
-    recorder = FolderRecorder(store, trial_id(trial, content))
-    recorder.start(trial=canonical(trial), study="s", launch_id="l", data_fingerprint=content, provenance={})
-    recorder.done(metrics={"AP": 1.0}, train_seconds=1, eval_seconds=1, peak_memory_mb=1, epochs=4)
+    name = done(store, load_study(study).trials()[0]).trial_id
 
-    gone = run("look", study, tmp_path / "again.json", "--store", store.root)
-    assert gone.exit_code == 1 and f"{recorder.trial_id} (salt.enabled=off seed=0): not evaluated" in gone.output
-    assert "no checkpoint of epoch 4 is left" in gone.output and "1 cannot be" in gone.output
-    assert [name for name in store.trial_ids() if store.record(name).state == "done"] == [recorder.trial_id]
+    gone = run("look", study, tmp_path / "again.json", "--images", tmp_path / "copies", "--store", store.root)
+    assert gone.exit_code == 1 and f"{name} (salt.enabled=off seed=0): not evaluated" in gone.output
+    assert "no checkpoint of epoch 4 is left" in gone.output and "1 cannot be evaluated" in gone.output
+    assert store.looks.trial_ids() == []
+
+
+def test_a_path_is_taken_as_it_is_and_not_as_yaml(tmp_path: Path, run: Callable) -> None:
+    study, store = written(tmp_path), Store(tmp_path / "runs")
+    done(store, load_study(study).trials()[0])
+    (tmp_path / "again.json").rename(tmp_path / "a: b #1.json")
+    gone = run("look", study, tmp_path / "a: b #1.json", "--images", tmp_path / "copies", "--store", store.root)
+    assert gone.exit_code == 1 and "no checkpoint of epoch 4 is left" in gone.output
+
+
+def test_cells_that_differ_in_their_val_images_cannot_be_looked_at_together(tmp_path: Path, run: Callable) -> None:
+    study = written(tmp_path)
+    (tmp_path / "runs").mkdir()
+    text = study.read_text().replace("axes: {", f"axes: {{data.val: [{tmp_path}/val.json, {tmp_path}/again.json], ")
+    study.write_text(text)
+    refused = run("look", study, tmp_path / "again.json", "--store", tmp_path / "runs")
+    assert refused.exit_code == 2 and "its cells differ in their val images" in refused.output
