@@ -208,6 +208,7 @@ def patch_salt(model: Any, trial: Trial) -> None:
         sdr_weight=salt.sdr_weight,
         sdr_kind=salt.sdr_kind,
         sdr_gate=salt.sdr_gate,
+        sdr_from_epoch=salt.sdr_from_epoch,
         reg_at=salt.reg_at,
         cls_at=salt.cls_at,
         stop_gradient=salt.stop_gradient,

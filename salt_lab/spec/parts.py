@@ -77,6 +77,7 @@ class SaltToggles(Spec):
     )
     sdr_kind: Literal["giou", "smooth_l1"] = Field("giou", description="SDR compares boxes by GIoU, or distances by smooth L1 (ours)")
     sdr_gate: StrictBool = Field(False, description="SDR only where the refined box is better than the coarse one (ours)")
+    sdr_from_epoch: Annotated[StrictInt, Field(ge=1)] = Field(1, description="SDR begins with this epoch; before it the term is 0 (ours)")
     long_skip: Annotated[Literal["none", "cls", "reg", "both"], BeforeValidator(_skip_name)] = Field(
         "cls",
         description="Add the pyramid feature to the feature of this task before the operator; true = cls, false = none",

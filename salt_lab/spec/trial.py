@@ -108,6 +108,11 @@ class Trial(Spec):
                 f"with exclude: [{{host: '{self.host}', salt.enabled: true}}]",
                 "host",
             )
+        if self.salt.enabled and self.salt.sdr_weight and self.salt.sdr_from_epoch > self.schedule.epochs:
+            raise spec_error(
+                f"the trial has {self.schedule.epochs} epochs, so SDR would never begin: lower it, or set salt.sdr_weight to 0",
+                "salt.sdr_from_epoch",
+            )
         if self.host == "vfnet" and self.schedule.amp:
             raise spec_error(
                 "mmdet's VFNet cannot learn in mixed precision (its loss mixes number formats): set amp to false", "schedule.amp"
@@ -144,7 +149,8 @@ OWN_WIDTH = 256
 AS_BEFORE: dict[str, Any] = {
     "quality": None, "weights": None, "schedule.ema": None, "schedule.scale_lr": False,
     "schedule.memory_format": "contiguous",
-    "salt.sdr_kind": "giou", "salt.sdr_gate": False, "salt.reg_at": "r_points", "salt.cls_at": "c_points", "salt.stop_gradient": True,
+    "salt.sdr_kind": "giou", "salt.sdr_gate": False, "salt.sdr_from_epoch": 1,
+    "salt.reg_at": "r_points", "salt.cls_at": "c_points", "salt.stop_gradient": True,
     "salt.levels": None,
 }  # fmt: skip
 
@@ -163,7 +169,7 @@ def active(trial: Trial) -> dict[str, Any]:
 def _active_salt(salt: dict[str, Any]) -> dict[str, Any]:
     idle = set()
     if not salt["sdr_weight"]:
-        idle |= {"sdr_kind", "sdr_gate"}
+        idle |= {"sdr_kind", "sdr_gate", "sdr_from_epoch"}
     if salt["cls_at"] == "cell":
         idle |= {"stop_gradient"}
         if salt["reg_at"] == "cell":

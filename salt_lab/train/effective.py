@@ -24,7 +24,7 @@ PARTS = ("rpn_head", "roi_head", "bbox_head")
 #: what heads call their towers; TOOD has one for both tasks
 TOWERS = ("cls_convs", "inter_convs")
 #: toggles of the trial that the canonical form leaves out at their default, but that a built model has all the same
-SALT_TOGGLES = ("long_skip", "reg_at", "cls_at", "stop_gradient", "sdr_kind", "sdr_gate")
+SALT_TOGGLES = ("long_skip", "reg_at", "cls_at", "stop_gradient", "sdr_kind", "sdr_gate", "sdr_from_epoch")
 
 
 def effective(runner: Any) -> dict[str, Any]:
@@ -108,6 +108,7 @@ def _salt(head: Any) -> dict[str, Any]:
         "salt.sdr_weight": head.sdr_weight,
         "salt.sdr_kind": head.sdr_kind,
         "salt.sdr_gate": head.sdr_gate,
+        "salt.sdr_from_epoch": head.sdr_from_epoch,
     }
 
 

@@ -93,6 +93,12 @@ run_trial(Trial.model_validate_json(sys.argv[1]), Store(sys.argv[2]), study="s",
 """
 
 
+def test_sdr_begins_with_the_epoch_that_was_asked_for(tmp_path):
+    trial = tiny(salt={"enabled": True, "sdr_from_epoch": 2})
+    record = run_trial(trial, Store(tmp_path), study="s", launch_id="l", device="cpu", threads=1)
+    assert [epoch["losses"]["loss_sdr"] > 0 for epoch in record.epochs.values()] == [False, True]
+
+
 @pytest.mark.slow
 def test_a_killed_trial_resumes_and_ends_as_if_it_had_never_been_killed(whole, tmp_path):
     """SIGKILL after the first checkpoint; the second attempt trains the second epoch alone and ends with the same numbers."""

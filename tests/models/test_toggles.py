@@ -164,6 +164,34 @@ def test_a_coarse_box_on_a_level_without_the_operator_is_not_taught(host):
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.parametrize("host", SALT_HOSTS)
+def test_sdr_is_silent_until_its_epoch_and_the_same_as_ever_from_then_on(host, monkeypatch):
+    from mmengine.logging import MessageHub
+
+    from salt_lab.testing.host_contract import TWO_OBJECTS, batch, one, total
+
+    always, *others = (build(small(host, enabled=True, **salt)) for salt in ({}, {"sdr_from_epoch": 3}, {"sdr_weight": 0}))
+    for model in others:
+        model.load_state_dict(always.state_dict())
+    late, never = others
+    told: dict = {}
+    monkeypatch.setattr(MessageHub, "get_info", lambda self, key, default=None: told.get(key, default))
+
+    def sdr(model, epoch):
+        told["epoch"] = epoch - 1  # as mmengine counts
+        losses = model.loss(*batch(TWO_OBJECTS))
+        model.zero_grad()
+        total(losses).backward()
+        return one(losses.get("loss_sdr", 0.0)), torch.cat(
+            [p.grad.flatten() for p in model.bbox_head.salt.parameters() if p.grad is not None]
+        )
+
+    silent, without = sdr(late, 2), sdr(never, 2)
+    assert silent[0] == 0 and torch.equal(silent[1], without[1])
+    begun, ever = sdr(late, 3), sdr(always, 3)
+    assert begun[0] == ever[0] > 0 and torch.equal(begun[1], ever[1])
+
+
 def boxes(*corners):
     return torch.tensor(corners, dtype=torch.float32)
 

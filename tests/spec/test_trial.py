@@ -143,9 +143,17 @@ def test_a_trial_cannot_be_changed_afterwards() -> None:
         Trial().seed = 1  # type: ignore[misc]
 
 
+def test_an_sdr_that_would_never_begin_is_refused() -> None:
+    late = {"enabled": True, "sdr_from_epoch": 13}
+    with pytest.raises(ValidationError, match="12 epochs, so SDR would never begin"):
+        make(salt=late)
+    assert make(salt={**late, "sdr_weight": 0}) and make(salt={**late, "enabled": False})
+
+
 TOGGLES = [
     {"points": 5}, {"sdr_weight": 0.0}, {"coarse_weight": 2.0}, {"long_skip": False}, {"long_skip": "reg"}, {"reg_at": "cell"},
-    {"cls_at": "cell"}, {"cls_at": "r_points"}, {"stop_gradient": False}, {"sdr_kind": "smooth_l1"}, {"sdr_gate": True}, {"levels": [3]},
+    {"cls_at": "cell"}, {"cls_at": "r_points"}, {"stop_gradient": False}, {"sdr_kind": "smooth_l1"}, {"sdr_gate": True},
+    {"sdr_from_epoch": 2}, {"levels": [3]},
 ]  # fmt: skip
 
 

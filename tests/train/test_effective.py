@@ -43,7 +43,18 @@ def test_a_built_model_says_which_host_it_is(host):
 
 @pytest.mark.parametrize("host", SALT_HOSTS)
 def test_what_is_built_is_what_was_asked_with_and_without_the_operator(host):
-    for salt in ({}, {"enabled": True, "points": 13, "levels": [3, 5], "long_skip": "reg", "sdr_kind": "smooth_l1", "sdr_gate": True}):
+    for salt in (
+        {},
+        {
+            "enabled": True,
+            "points": 13,
+            "levels": [3, 5],
+            "long_skip": "reg",
+            "sdr_kind": "smooth_l1",
+            "sdr_gate": True,
+            "sdr_from_epoch": 2,
+        },
+    ):
         asked = small(host, **salt)
         found = built(build(asked))
         check_effective(asked, found)
@@ -63,7 +74,8 @@ def test_where_features_are_gathered_is_read_from_the_layers_that_are_there(reg_
 
 
 @pytest.mark.parametrize(
-    ("toggle", "other"), [("stop_gradient", False), ("sdr_gate", True), ("cls_at", "r_points"), ("long_skip", "both"), ("levels", [3])]
+    ("toggle", "other"),
+    [("stop_gradient", False), ("sdr_gate", True), ("sdr_from_epoch", 2), ("cls_at", "r_points"), ("long_skip", "both"), ("levels", [3])],
 )
 def test_a_toggle_that_nobody_asked_for_is_noticed(toggle, other):
     found = built(build(small("atss", enabled=True, **{toggle: other})))

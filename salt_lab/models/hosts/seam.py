@@ -5,10 +5,12 @@ A host's own file plugs the operator in at one place, between towers and predict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from salt_lab.models.losses import Positives, added_losses
@@ -27,6 +29,11 @@ def flat_N4(maps: list[Tensor]) -> Tensor:
     return torch.cat([m.permute(0, 2, 3, 1).flatten(0, 2) for m in maps])
 
 
+def _running_epoch() -> float:
+    """The epoch that mmengine's runner is in, from 1; infinity where there is none."""
+    return MessageHub.get_current_instance().get_info("epoch", math.inf) + 1
+
+
 class SALTHeadMixin:
     """Put before an mmdet dense head in the bases. In training ``forward`` returns the coarse distances as one more output."""
 
@@ -40,7 +47,7 @@ class SALTHeadMixin:
 
     def build_salt(
         self, coarse_weight: float = 1.0, sdr_weight: float = 1.0, sdr_kind: str = "giou", sdr_gate: bool = False,
-        long_skip: str | bool = "cls", **operator: Any,
+        sdr_from_epoch: int = 1, long_skip: str | bool = "cls", **operator: Any,
     ) -> None:  # fmt: skip
         """Create the operator for a head whose layers exist already.
 
@@ -48,6 +55,8 @@ class SALTHeadMixin:
             coarse_weight: lambda_c.
             sdr_weight: lambda_sdr.
             sdr_kind, sdr_gate: see :func:`~salt_lab.models.losses.sdr_loss_sum`.
+            sdr_from_epoch: the epoch, from 1, with which SDR begins **(ours)**; before it ``loss_sdr`` is 0. Epochs are mmengine's runner's; without
+                one SDR counts from the start.
             long_skip: "none", "cls", "reg" or "both"; True is "cls", False "none".
             operator: other arguments of :class:`~salt_lab.models.operator.SALT`: ``num_points``, ``reg_at``, ``cls_at``, ...
 
@@ -62,6 +71,7 @@ class SALTHeadMixin:
             )
         self.salt = SALT(head.feat_channels, num_levels=len(head.prior_generator.strides), long_skip=skip, **operator)
         self.coarse_weight, self.sdr_weight, self.sdr_kind, self.sdr_gate = coarse_weight, sdr_weight, sdr_kind, sdr_gate
+        self.sdr_from_epoch = sdr_from_epoch
 
     def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], ...]:
         """Host outputs per level, then in training the coarse distances ``(N, 4, H, W)``, left top right bottom, in cells."""
@@ -82,7 +92,10 @@ class SALTHeadMixin:
         losses = super().loss_by_feat(*outputs[:-1], *batch, **kwargs)  # type: ignore[misc]
         positives = head.positives(self._kept_targets, *outputs)
         del self._kept_targets
-        return losses | added_losses(positives, self.coarse_weight, self.sdr_weight, self.normaliser_floor, self.sdr_kind, self.sdr_gate)
+        added = added_losses(positives, self.coarse_weight, self.sdr_weight, self.normaliser_floor, self.sdr_kind, self.sdr_gate)
+        if "loss_sdr" in added and self.sdr_from_epoch > 1 and _running_epoch() < self.sdr_from_epoch:
+            added["loss_sdr"] = added["loss_sdr"] * 0
+        return losses | added
 
     def acting_rows(self, coarse: list[Tensor]) -> Tensor:
         """Which rows of :func:`flat_N4` lie on a level where the operator acts: only there is a coarse box that can be taught."""
