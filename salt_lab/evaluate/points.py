@@ -15,6 +15,8 @@ from salt_lab.evaluate.probe_data import Probe
 
 #: How far from a side a point may lie to be on it, as a part of the object's extent across that side.
 TOLERANCE = 0.1
+#: A side of the coarse box at less than this from its location counts as at zero, cells.
+ZERO = 1e-3
 #: Offsets of a 3 x 3 convolution's taps, cells.
 _GRID = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)], dtype=np.float64)
 
@@ -36,6 +38,16 @@ class HeatMap(NamedTuple):
     edges: np.ndarray  #: (B + 1,) bounds of the bins in object coordinates, the same for both axes
     left_out: float  #: share of points beyond the bins
     points: int  #: how many there were
+
+
+class CoarseSides(NamedTuple):
+    """Does the coarse box go with the object, or is it much the same everywhere? From its four distances in cells. NaN where there is none."""
+
+    spread: (
+        float  #: their standard deviation over locations, of that of the object's own: mean over the sides. 1: as objects do; 0: one box
+    )
+    at_zero: float  #: of the four sides those at zero, mean over locations, 0..4: behind a rectifier such a side learns nothing
+    locations: int  #: locations with a coarse box
 
 
 class Distances(NamedTuple):
@@ -91,6 +103,21 @@ def places_by_size(points_PK2: np.ndarray, box_P4: np.ndarray, area_P: np.ndarra
     """:func:`places` of all objects and of small, medium and large ones: keys "all", "s", "m", "l". ``area_P``: annotated areas, COCO's bounds."""
     rows = {size: (area_P >= low) & (area_P <= high) for size, (low, high) in AREAS.items()}
     return {size: places(points_PK2[at], box_P4[at], tolerance) for size, at in rows.items()}
+
+
+def coarse_sides(probe: Probe) -> CoarseSides:
+    """How the coarse box's sides vary. That box is the bounding box of the R-points: four lie on its sides, the others inside (design, step 4)."""
+    known = np.isfinite(probe.reg_points_PK2).all(axis=(1, 2)) & (probe.reg_points_PK2.shape[1] > 0)
+    if not known.any():
+        return CoarseSides(np.nan, np.nan, 0)
+    points_PK2, box_P4 = probe.reg_points_PK2[known].astype(np.float64), probe.object_box_P4[known].astype(np.float64)
+    cell_P2, stride_P1 = probe.cell_P2[known].astype(np.float64), probe.stride_P[known].astype(np.float64)[:, None]
+    coarse_P4 = np.concatenate([cell_P2 - points_PK2.min(axis=1), points_PK2.max(axis=1) - cell_P2], axis=1) / stride_P1
+    object_P4 = np.concatenate([cell_P2 - box_P4[:, :2], box_P4[:, 2:] - cell_P2], axis=1) / stride_P1
+    sd_4, theirs_4 = coarse_P4.std(axis=0), object_P4.std(axis=0)
+    share_4 = np.divide(sd_4, theirs_4, out=np.full(4, np.nan), where=theirs_4 > 0)
+    spread = float(share_4.mean()) if np.isfinite(share_4).all() else np.nan
+    return CoarseSides(spread, float((coarse_P4 < ZERO).sum(axis=1).mean()), int(known.sum()))
 
 
 def heat_map(points_PK2: np.ndarray, box_P4: np.ndarray, bins: int = 32, margin: float = 0.5) -> HeatMap:

@@ -131,6 +131,8 @@ def _location_values(probe: Probe) -> Values:
     """Coarse against refined boxes and where points fall, over locations, and distances to the class mark, over objects; whatever their class."""
     refined: Refinement = refinement(probe.coarse_iou_P, probe.iou_P)
     values: Values = {"coarse_iou": refined.coarse, "refined_iou": refined.refined, "refined_better": refined.better}
+    coarse = points.coarse_sides(probe)
+    values |= {"coarse_spread": coarse.spread, "coarse_at_zero": coarse.at_zero}
     for kind, points_PK2 in (("reg", probe.reg_points_PK2), ("cls", probe.cls_points_PK2)):
         found = points.places(points_PK2, probe.object_box_P4)
         values |= {f"{kind}_{name}": getattr(found, name) for name in ("on_sides", "inside", "outside", "touched")}

@@ -97,8 +97,11 @@ SECTIONS = (
             Measure("coarse_iou", "IoU coarse", 3, 1),
             Measure("refined_iou", "IoU refined", 3, 1),
             Measure("refined_better", "refined better (%)", 1, 0, 100),
+            Measure("coarse_spread", "coarse spread", 2),
+            Measure("coarse_at_zero", "sides at zero (of 4)", 2, -1),
         ),
-        "Over all positive locations, whatever their class; a gated SDR acts on those whose refined box is better.",
+        "Over all positive locations, whatever their class; a gated SDR acts on those whose refined box is better. Spread: of the coarse box's sides "
+        "over that of the objects'; near 0 it is one box for all. A side at zero learns nothing.",
         "locations",
     ),
     Section(

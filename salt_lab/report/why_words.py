@@ -27,6 +27,9 @@ MARKS = (
 )
 #: AP50 points below which a change is not told.
 _WORTH = 0.1
+#: From here on it is said that the coarse box is stuck **(ours)**: sides at zero, and how much it varies beside the objects. Untaught by SDR
+#: it varies 0.9 times as much on blood cells.
+_STUCK_SIDES, _STUCK_SPREAD = 0.5, 0.6
 
 
 def beyond(found: SeedDifference) -> bool:
@@ -126,7 +129,11 @@ def _operator(why: Why, row: WhyRow) -> list[str]:
     if not better.n:
         return []
     coarse, refined = row.value(ALL, "coarse_iou").mean, row.value(ALL, "refined_iou").mean
+    spread, at_zero = row.value(ALL, "coarse_spread").mean, row.value(ALL, "coarse_at_zero").mean
+    stuck = f", {at_zero:.1f} of whose four sides are at zero and learn nothing," if at_zero >= _STUCK_SIDES else ""
+    if stuck or spread < _STUCK_SPREAD:
+        stuck = f"; the coarse box{stuck} varies {spread:.2f} times as much as the objects do"
     return [
         f"refined boxes are better than coarse ones at {100 * better.mean:.0f} % of all positive locations, where the mean IoU goes from "
-        f"{coarse:.3f} to {refined:.3f}{value_mark(why, row, ALL, 'refined_better')}"
+        f"{coarse:.3f} to {refined:.3f}{value_mark(why, row, ALL, 'refined_better')}{stuck}"
     ]

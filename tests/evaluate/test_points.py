@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from salt_lab.evaluate.points import heat_map, in_object, mark_distances, places, places_by_size
+from salt_lab.evaluate.points import coarse_sides, heat_map, in_object, mark_distances, places, places_by_size
 from salt_lab.evaluate.probe_data import Probe, empty_probe
 
 BOX = np.array([[10.0, 20.0, 110.0, 70.0]])  # 100 wide, 50 high
@@ -64,6 +64,32 @@ def test_levels_without_points_and_models_without_any_do_not_count() -> None:
     assert places(mixed, np.repeat(BOX, 2, axis=0)) == places(MIDDLES, BOX)
     none = places(np.zeros((1, 0, 2)), BOX)
     assert none.locations == 0 and np.isnan(none.on_sides)
+
+
+def coarse(points: np.ndarray, boxes: np.ndarray) -> tuple[float, float, int]:
+    base = seen(points, boxes, boxes[:, :2], [1] * len(points), np.tile([60.0, 45.0], (len(points), 1)))
+    return coarse_sides(replace(base, reg_points_PK2=points))
+
+
+def grown(by: float) -> np.ndarray:
+    """Middles of the sides of a box that reaches ``by`` pixels further each way."""
+    return MIDDLES[0] + by * np.array([[-1, 0], [0, -1], [1, 0], [0, 1]])
+
+
+def test_a_coarse_box_that_is_the_objects_varies_as_objects_do_and_half_of_it_half_as_much() -> None:
+    sizes = [0.0, 8.0, 24.0]
+    boxes = np.array([[10 - s, 20 - s, 110 + s, 70 + s] for s in sizes])
+    assert coarse(np.array([grown(s) for s in sizes]), boxes) == pytest.approx((1.0, 0.0, 3))
+    assert coarse(np.array([grown(s / 2) for s in sizes]), boxes) == pytest.approx((0.5, 0.0, 3))
+    assert coarse(np.array([grown(5.0)] * 3), boxes) == pytest.approx((0.0, 0.0, 3))
+
+
+def test_a_side_at_its_location_is_at_zero() -> None:
+    points = np.array([[[60, 45], [60, 45], [110, 45], [60, 70]]], float)  # left and upper side
+    assert coarse(points, BOX).at_zero == 2.0 and np.isnan(coarse(points, BOX).spread), "one object does not vary"
+    nowhere = coarse(np.full((1, 4, 2), np.nan), BOX)
+    assert nowhere.locations == 0 and np.isnan(nowhere.at_zero)
+    assert coarse(np.zeros((1, 0, 2)), BOX).locations == 0, "a model without points"
 
 
 def test_size_classes_go_by_the_annotated_area() -> None:

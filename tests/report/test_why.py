@@ -77,13 +77,17 @@ class Trained:
             json.dump(rows, file)
         return folder
 
-    def probe(self, folder: Path, *, salt: bool, coarse: float | list[float] = 0.6, refined: float = 0.8) -> None:
-        """Three positive locations for each object: the best-scored one is the worst located; points on the box's sides and on the mark."""
+    def probe(self, folder: Path, *, salt: bool, coarse: float | list[float] = 0.6, refined: float = 0.8, stuck: bool = False) -> None:
+        """Three positive locations for each object: the best-scored one is the worst located; points on the box's sides and on the mark.
+
+        ``stuck``: the coarse box's left and upper side are at the location.
+        """
         objects = [a for a in self.content["annotations"] for _ in range(3)]
         corners = np.array([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in objects)])
         n = len(objects)
         sides = np.stack([corners[:, [0, 1]], corners[:, [2, 3]]], axis=1)
         marks = np.array([a["mark"] for a in objects])
+        sides = np.stack([marks, corners[:, [2, 3]]], axis=1) if stuck else sides
         fields = {
             "image_P": [a["image_id"] for a in objects],
             "object_P": [a["id"] for a in objects],
@@ -180,6 +184,17 @@ def test_positive_locations_speak_of_ranking_refining_and_points(trained: Traine
         "refined boxes are better than coarse ones at 100 % of all positive locations, where the mean IoU goes from 0.600 to 0.800" in text
     )
     assert "## Where the points fall" in text and "## How near the points come to the class mark" in text and "Not measured" not in text
+
+
+def test_a_coarse_box_that_is_stuck_is_told(trained: Trained) -> None:
+    trained.probe(trained.done(0, False, 0.0), salt=False)
+    folder = trained.done(0, True, 0.0)
+    trained.probe(folder, salt=True)
+    on = trained.why().rows[1]
+    assert (on.value(ALL, "coarse_at_zero").mean, on.value(ALL, "coarse_spread").mean) == pytest.approx((0, 1))
+    assert "sides are at zero" not in render(trained.why())
+    trained.probe(folder, salt=True, stuck=True)
+    assert "the coarse box, 2.0 of whose four sides are at zero and learn nothing, varies 0.50 times" in render(trained.why())
 
 
 def test_without_a_probe_the_detections_are_measured_and_the_rest_is_said_in_words(shifted: Trained) -> None:
