@@ -97,8 +97,8 @@ def test_no_study_reads_the_photos_that_are_kept_for_one_last_look() -> None:
 
 def test_the_choices_are_the_weights_the_point_counts_and_the_skips_that_were_asked_for() -> None:
     salts = [cell.trial.salt for cell in study("bccd_choices").cells]
-    assert {salt.sdr_weight for salt in salts} == {0.0, 0.5, 1.0, 2.0} and {salt.points for salt in salts} == {4, 9, 16, 25}
-    assert {salt.long_skip for salt in salts} == {"none", "cls", "reg", "both"} and len(salts) == 13
+    assert {salt.sdr_weight for salt in salts} == {0.0, 0.25, 0.5, 1.0, 2.0} and {salt.points for salt in salts} == {4, 9, 16, 25}
+    assert {salt.long_skip for salt in salts} == {"none", "cls", "reg", "both"} and len(salts) == 14
     assert {(salt.sdr_kind, salt.sdr_gate, salt.sdr_from_epoch) for salt in salts if salt.sdr_weight} == {
         ("giou", False, 1),
         ("giou", True, 1),
@@ -134,7 +134,7 @@ def test_the_real_data_are_planned_where_they_are(shared: Path, tmp_path: Path, 
         "COCO_MINI": mini, "COCO_MINI_LABELS": labels,
     }.items():  # fmt: skip
         monkeypatch.setenv(f"SALT_LAB_{name}", str(value))
-    for name, number in {"bccd": 24, "coco_mini": 24, "bccd_parts": 27, "bccd_choices": 39}.items():
+    for name, number in {"bccd": 24, "coco_mini": 24, "bccd_parts": 27, "bccd_choices": 42}.items():
         plan = json.loads(invoke("plan", REAL / f"{name}.yaml", "--json", "--cost").output)
         assert len({trial["trial_id"] for trial in plan["trials"]}) == number and plan["cost"]["unknown"] == number
     checked = invoke("data", "check", REAL / "coco_mini.yaml")
