@@ -36,6 +36,10 @@ def sdr_loss_sum(positives: Positives, kind: str, gate: bool) -> Tensor:
 
     ``kind`` "giou": ``1 - GIoU``; "smooth_l1": mean over the four sides of the smooth L1 (beta = 1) of the distances' difference in cells.
     With ``gate`` only locations count whose refined box has the greater IoU with the ground truth.
+
+    "giou" does not blend with the coarse loss, it outvotes it or not: both pull at a side with a force that does not fade with the distance, so
+    with ``lambda_sdr >= lambda_c`` the coarse box learns the refined one and the ground truth has no say; below, the ground truth alone decides where
+    it ends. "smooth_l1" blends. (Measured: docs/findings.md, section 3.)
     """
     refined_P4, weight_P = positives.refined_P4.detach(), positives.weight_P
     if gate:

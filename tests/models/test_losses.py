@@ -13,6 +13,24 @@ def positives(n=4):
     return Positives(make().requires_grad_(), make().requires_grad_(), make(), torch.rand(n), 1.0)
 
 
+@pytest.mark.parametrize("coarse_weight", [0.5, 1.0])
+@pytest.mark.parametrize(
+    ("share", "who"), [(0.5, "the ground truth"), (0.8, "the ground truth"), (1.25, "the refined box"), (2.0, "the refined box")]
+)
+def test_the_heavier_of_coarse_loss_and_sdr_decides_alone_where_the_coarse_box_ends(coarse_weight, share, who):
+    boxes = {"the ground truth": torch.tensor([[0.0, 0.0, 100.0, 100.0]]), "the refined box": torch.tensor([[10.0, 8.0, 88.0, 95.0]])}
+    coarse = torch.tensor([[20.0, 20.0, 70.0, 70.0]], requires_grad=True)
+    optimizer = torch.optim.Adam([coarse], lr=1.0)
+    falling = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
+    for _ in range(700):
+        optimizer.zero_grad()
+        p = Positives(coarse, boxes["the refined box"], boxes["the ground truth"], torch.ones(1), 8.0)
+        sum(added_losses(p, coarse_weight, share * coarse_weight, 1e-6).values()).backward()
+        optimizer.step()
+        falling.step()
+    assert (coarse - boxes[who]).abs().max() < 0.2, coarse
+
+
 def test_sdr_sends_no_gradient_to_the_refined_boxes():
     p = positives()
     added_losses(p, coarse_weight=0, sdr_weight=1, floor=1e-6)["loss_sdr"].backward()
