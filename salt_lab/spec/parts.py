@@ -71,7 +71,11 @@ class SaltToggles(Spec):
     points: Annotated[StrictInt, Field(ge=4, le=64), BeforeValidator(_enough_points)] = Field(
         9, description="K: points per set, one per box side and K - 4 inside"
     )
-    sdr_weight: Number = Field(1.0, ge=0, description="lambda_sdr: weight of the SDR loss (ours); 0 removes the term")
+    sdr_weight: Number = Field(
+        0.0,
+        ge=0,
+        description="lambda_sdr: weight of the SDR loss (ours); 0 = no such term; from coarse_weight on it outvotes the ground truth",
+    )
     coarse_weight: Number | None = Field(
         None, ge=0, description="lambda_c: weight of the coarse box loss; null = the host's published value"
     )

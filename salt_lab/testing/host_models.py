@@ -18,10 +18,11 @@ TWO_OBJECTS = [[[4.0, 4.0, 40.0, 36.0], [50.0, 10.0, 90.0, 60.0]], [[20.0, 20.0,
 def small(host: str, **salt: Any) -> Trial:
     """A trial whose model is small: ResNet-18 with 8 base channels, one convolution a tower, 64 channels.
 
-    With 32 channels GroupNorm would have one value a group on a 1x1 level.
+    With 32 channels GroupNorm would have one value a group on a 1x1 level. With SALT SDR is on, so that each of its losses is there.
     """
     backbone = {"name": "resnet18", "base_channels": 8}
-    return Trial.model_validate({"host": host, "salt": salt or False, "backbone": backbone, "channels": CHANNELS, "head_convs": 1})
+    toggles = {"sdr_weight": 1.0, **salt} if salt else False
+    return Trial.model_validate({"host": host, "salt": toggles, "backbone": backbone, "channels": CHANNELS, "head_convs": 1})
 
 
 def model_section(trial: Trial) -> Any:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 def tiny(**changes):
     spec = {
         "host": "atss",
-        "salt": True,
+        "salt": {"enabled": True, "sdr_weight": 0.5},
         "backbone": {"name": "resnet18", "base_channels": 8},
         "channels": 64,
         "head_convs": 1,
@@ -59,7 +59,7 @@ def test_a_trial_leaves_its_whole_record(whole):
 
 def test_the_record_says_what_was_really_built(whole):
     effective = whole[1].built["effective"]
-    assert effective["host"] == "atss" and effective["salt.points"] == 9 and effective["salt.sdr_weight"] == 1.0
+    assert effective["host"] == "atss" and effective["salt.points"] == 9 and effective["salt.sdr_weight"] == 0.5
     assert effective["schedule.batch"] == 8 and effective["schedule.epochs"] == 2 and effective["backbone.base_channels"] == 8
 
 
@@ -94,7 +94,7 @@ run_trial(Trial.model_validate_json(sys.argv[1]), Store(sys.argv[2]), study="s",
 
 
 def test_sdr_begins_with_the_epoch_that_was_asked_for(tmp_path):
-    trial = tiny(salt={"enabled": True, "sdr_from_epoch": 2})
+    trial = tiny(salt={"enabled": True, "sdr_weight": 0.5, "sdr_from_epoch": 2})
     record = run_trial(trial, Store(tmp_path), study="s", launch_id="l", device="cpu", threads=1)
     assert [epoch["losses"]["loss_sdr"] > 0 for epoch in record.epochs.values()] == [False, True]
 

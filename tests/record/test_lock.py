@@ -26,9 +26,9 @@ from salt_lab.record import Store
 with Store(sys.argv[1]).lock(sys.argv[2]):
     child = os.fork()
     if child == 0:
+        print(os.getpid(), flush=True)  # it is there, and has let go of what it must not keep
         time.sleep(60)
         os._exit(0)
-    print(child, flush=True)
     time.sleep(60)
 """
 

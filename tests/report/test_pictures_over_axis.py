@@ -34,7 +34,7 @@ POINTS = """
     compare: {baseline: {salt: false}}
 """
 CHOICES = """
-    base: {data: marks, salt: true, schedule: {epochs: 2}}
+    base: {data: marks, salt: {enabled: true, sdr_weight: 1.0}, schedule: {epochs: 2}}
     one_at_a_time:
       vary:
         salt.sdr_weight: [0.0, 0.5, 2.0]

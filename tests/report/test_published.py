@@ -98,7 +98,7 @@ def test_a_trial_of_the_published_recipe_has_its_number(fields, ap):
         ({"host": "atss", "backbone": {"name": "resnet50"}}, "backbone.init host, here none"),
         ({"host": "atss", "channels": 64}, "channels 256, here 64"),
         ({"host": "fcos_plain"}, "schedule.clip_grad 35.0, here none"),
-        ({"host": "salt_net", "salt": True}, "salt.sdr_weight 0.0, here 1.0"),
+        ({"host": "salt_net", "salt": {"enabled": True, "sdr_weight": 1.0}}, "salt.sdr_weight 0.0, here 1.0"),
     ],
 )
 def test_anything_else_has_none_and_is_told_what_differs(fields, why):

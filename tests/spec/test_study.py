@@ -169,8 +169,8 @@ def test_a_predicate_may_write_a_value_in_any_way_that_the_field_takes(load: Any
 
 def test_vary_changes_one_factor_at_a_time(load: Any) -> None:
     study = load("base: {salt: true}\none_at_a_time: {vary: {salt.points: [5, 9, 13], salt.sdr_weight: [0, 1]}}")
-    assert [(cell.trial.salt.points, cell.trial.salt.sdr_weight) for cell in study.cells] == [(9, 1), (5, 1), (13, 1), (9, 0)]
-    assert [cell.name for cell in study.cells] == ["base", "points=5", "points=13", "sdr_weight=0"]
+    assert [(cell.trial.salt.points, cell.trial.salt.sdr_weight) for cell in study.cells] == [(9, 0), (5, 0), (13, 0), (9, 1)]
+    assert [cell.name for cell in study.cells] == ["base", "points=5", "points=13", "sdr_weight=1"]
 
 
 PARTS = """

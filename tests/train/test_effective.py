@@ -11,7 +11,7 @@ from salt_lab.train.session import expected_losses
 
 
 def trial(**salt):
-    return Trial.model_validate({"host": "atss", "salt": {"enabled": True, **salt}})
+    return Trial.model_validate({"host": "atss", "salt": {"enabled": True, "sdr_weight": 1.0, **salt}})
 
 
 def test_a_model_with_another_number_of_points_is_not_what_was_asked():

@@ -46,14 +46,14 @@ class SALTHeadMixin:
         self.build_salt(**salt)
 
     def build_salt(
-        self, coarse_weight: float = 1.0, sdr_weight: float = 1.0, sdr_kind: str = "giou", sdr_gate: bool = False,
+        self, coarse_weight: float = 1.0, sdr_weight: float = 0.0, sdr_kind: str = "giou", sdr_gate: bool = False,
         sdr_from_epoch: int = 1, long_skip: str | bool = "cls", **operator: Any,
     ) -> None:  # fmt: skip
         """Create the operator for a head whose layers exist already.
 
         Args:
             coarse_weight: lambda_c.
-            sdr_weight: lambda_sdr.
+            sdr_weight: lambda_sdr; 0 = no SDR, as in the released code.
             sdr_kind, sdr_gate: see :func:`~salt_lab.models.losses.sdr_loss_sum`.
             sdr_from_epoch: the epoch, from 1, with which SDR begins **(ours)**; before it ``loss_sdr`` is 0. Epochs are mmengine's runner's; without
                 one SDR counts from the start.
