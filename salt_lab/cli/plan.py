@@ -120,6 +120,8 @@ def _show(study: Study, trials: list[Planned]) -> None:
     if study.early_stop:
         click.echo(f"early stopping: {study.early_stop}")
     show_code_notes(trials)
+    for note in study.notes:
+        click.echo(note)
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
     click.echo(f"{len(trials)} trials ({states}): {to_train} to train." + ("" if to_train else f" See: salt-lab table {study.source}"))
 

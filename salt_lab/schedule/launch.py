@@ -159,7 +159,7 @@ class _Launch:
         ended = f"reused {len(jobs) - len(todo) - stopped}" + (f", stopped early before {stopped}" if stopped else "")
         again = f" ({len(aside)} of them again)" if aside else ""
         self.say(f"{len(jobs)} trials, {ended}, to run {len(todo)}{again}. Records: {self.store.root}. {where}")
-        for note in plan.notes:
+        for note in (*plan.notes, *self.study.notes):
             self.say(note)
         if self.study.early_stop is not None:
             self.say(f"early stopping: {self.study.early_stop}")

@@ -67,6 +67,16 @@ class Study:
     early_stop: EarlyStop | None = None
     retention: Retention = field(default_factory=Retention)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the study should know before it runs, a sentence each."""
+        heavy = [cell.name for cell in self.cells if cell.trial.sdr_outvotes]
+        if not heavy:
+            return ()
+        named = f"'{heavy[0]}'" + (f" and {len(heavy) - 1} more" if len(heavy) > 1 else "")
+        what = "the coarse box learns the refined one there, not the ground truth"
+        return (f"SDR is as heavy as the coarse loss or heavier in {named}: {what} (docs/findings.md).",)
+
     def trials(self) -> tuple[Trial, ...]:
         """Every trial: the cells in order, and for each its seeds."""
         return tuple(trial for cell in self.cells for trial in cell.trials())

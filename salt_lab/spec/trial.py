@@ -129,6 +129,12 @@ class Trial(Spec):
         return COARSE_WEIGHTS[self.host] if self.salt.coarse_weight is None else self.salt.coarse_weight
 
     @property
+    def sdr_outvotes(self) -> bool:
+        """Is SDR so heavy that the coarse box no longer learns from the ground truth? See :func:`salt_lab.models.losses.sdr_loss_sum`."""
+        salt = self.salt
+        return salt.enabled and salt.sdr_kind == "giou" and salt.sdr_weight >= self.coarse_weight and salt.sdr_weight > 0
+
+    @property
     def convs(self) -> int | None:
         """Convolutions per tower in force: ``head_convs``, or the host's own; None where only its config knows."""
         return HEAD_CONVS.get(self.host) if self.head_convs is None else self.head_convs

@@ -167,6 +167,15 @@ def test_a_predicate_may_write_a_value_in_any_way_that_the_field_takes(load: Any
     assert [cell.trial.salt.long_skip for cell in study.cells] == ["none"]
 
 
+def test_an_sdr_that_silences_the_ground_truth_is_noted(load: Any) -> None:
+    sdr = "base: {salt: true, salt.sdr_weight: 0.5}\naxes: {host: [atss, fcos]}"  # their coarse weights: 1 and 0.5
+    [note] = load(sdr).notes
+    assert "in 'host=fcos': the coarse box learns the refined one" in note
+    assert load("base: {salt: true}\naxes: {host: [atss, fcos]}").notes == ()
+    assert load("base: {host: fcos, salt: true, salt.sdr_weight: 0.5, salt.sdr_kind: smooth_l1}").notes == (), "smooth L1 blends"
+    assert load("base: {host: fcos, salt: true, salt.coarse_weight: 0}").notes == (), "there is no SDR"
+
+
 def test_vary_changes_one_factor_at_a_time(load: Any) -> None:
     study = load("base: {salt: true}\none_at_a_time: {vary: {salt.points: [5, 9, 13], salt.sdr_weight: [0, 1]}}")
     assert [(cell.trial.salt.points, cell.trial.salt.sdr_weight) for cell in study.cells] == [(9, 0), (5, 0), (13, 0), (9, 1)]
