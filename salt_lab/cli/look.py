@@ -56,7 +56,12 @@ def command(study: str, annotations: str, overrides: tuple[str, ...], store_root
     click.echo(
         f"{', '.join(f'{count} {what}' for what, count in found.items() if count)}{f', {unfinished} not finished' if unfinished else ''}"
     )
-    click.echo("next: " + shlex.join(["salt-lab", "table", study, *overrides, *elsewhere, "--store", str(_as_given(store, store_root))]))
+    click.echo(
+        "next: "
+        + shlex.join(
+            ["salt-lab", "table", study, *overrides, *elsewhere, "--store", str((store_root or store.root) / store.looks.root.name)]
+        )
+    )
     return 1 if found[LOST] else 0
 
 
@@ -64,10 +69,6 @@ def _override(key: str, path: str) -> str:
     """An override is read as YAML; a path is taken as it is."""
     plain = f"{key}={path}"
     return plain if parse_overrides([plain])[key] == path else f"{key}={json.dumps(path)}"
-
-
-def _as_given(store: Store, root: Path | None) -> Path:
-    return root / store.looks.root.name if root is not None else store.looks.root
 
 
 def _of_photos(study: str, overrides: tuple[str, ...]) -> Study:
@@ -88,13 +89,14 @@ def _refuse(study: str, annotations: str, asked: Study, other: Study, store: Sto
     """Images that the study has seen are no test."""
     from salt_lab.data import fingerprint, prepare
     from salt_lab.data.fingerprint import image_names
+    from salt_lab.data.paths import coco_files
     from salt_lab.spec.trial import CocoData
 
     for before, after in dict.fromkeys((a.trial.data, b.trial.data) for a, b in zip(asked.cells, other.cells, strict=True)):
         assert isinstance(before, CocoData) and isinstance(after, CocoData)
         if fingerprint(before) == fingerprint(after):
             raise UserError(f"{annotations}: the study was evaluated on these images already; its table: salt-lab table {study}")
-        known, paths = prepare(before, store.data_dir), prepare(after, store.data_dir)
+        known, paths = coco_files(before), prepare(after, store.data_dir)
         shown = set(image_names(paths.val_json))
         for what, names, folder in (
             ("trained on", known.train_json, known.train_images),
@@ -134,7 +136,7 @@ def _look_at(store: Store, question: Study, before: Planned, after: Planned, lau
     from salt_lab.train.look import look
 
     try:
-        record = look(store.record(before.trial_id), after.trial, store, store.looks, study=question.name, launch_id=launch_id)
+        record = look(before.record, after.trial, store, store.looks, study=question.name, launch_id=launch_id)
     except TrialBusy:
         click.echo("another process is looking at it", nl=False)
         return BUSY

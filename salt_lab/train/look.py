@@ -45,7 +45,8 @@ def look(source: Record, trial: Trial, trained: Store, looks: Store, *, study: s
         DataError: the data set cannot be used.
         TrialBusy: another process is looking.
     """
-    name = trial_id(trial, fingerprint(trial.data))
+    content = fingerprint(trial.data)
+    name = trial_id(trial, content)
     checkpoint = check_checkpoint(trained, source.trial_id, trial.schedule.epochs)
     before = looks.record(name)
     if before.state not in ("new", "running") and not is_look_at(before, source):
@@ -60,8 +61,11 @@ def look(source: Record, trial: Trial, trained: Store, looks: Store, *, study: s
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"{looks.trial_dir(name)}: cannot be written ({reason}). Free space or make the folder writable") from error
-        where = {"study": study, "launch_id": launch_id}
-        looks.journal(name).extend(_lines(source, trained, trial, metrics, time.perf_counter() - started, where))
+        renamed = {"trial_id": name, "trial": canonical(trial), "data_fingerprint": content, "look": _said(source, trial)}
+        renamed |= {"study": study, "launch_id": launch_id}
+        looks.journal(name).extend(
+            _lines(trained.journal(source.trial_id).read(), renamed, trial.schedule.epochs, metrics, time.perf_counter() - started)
+        )
     return looks.record(name)
 
 
@@ -90,26 +94,20 @@ def _evaluate(trial: Trial, looks: Store, name: str, checkpoint: Path) -> dict[s
     return metrics
 
 
-def _lines(
-    source: Record, trained: Store, trial: Trial, metrics: dict[str, float | None], seconds: float, where: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The journal of the look: the training as it was recorded, then what was measured now."""
+def _said(source: Record, trial: Trial) -> dict[str, Any]:
+    """:attr:`Record.look`."""
     assert isinstance(trial.data, CocoData)  # its caller sees to it
-    content, last = fingerprint(trial.data), trial.schedule.epochs
-    said = {
-        "trial_id": source.trial_id,
-        "trained": source.time,
-        "epoch": last,
-        "images": coco_files(trial.data).val_json.name,
-        "provenance": loaded_code()[0],
-    }
-    renamed = {"trial_id": trial_id(trial, content), "trial": canonical(trial), "data_fingerprint": content, "look": said, **where}
-    lines = trained.journal(source.trial_id).read()
-    end = next(line for line in lines if line["event"] == "done")
-    kept = [line | renamed if line["event"] == "start" else line for line in lines[: lines.index(end)]]
-    now = time.time()
+    images, code = coco_files(trial.data).val_json.name, loaded_code()[0]
+    return {"trial_id": source.trial_id, "trained": source.time, "epoch": trial.schedule.epochs, "images": images, "provenance": code}
+
+
+def _lines(
+    trained: list[dict[str, Any]], renamed: dict[str, Any], last: int, metrics: dict[str, float | None], seconds: float
+) -> list[dict[str, Any]]:
+    """The journal of the look: the training as it was recorded, under the look's name, then what was measured now."""
+    end, now = next(number for number, line in enumerate(trained) if line["event"] == "done"), time.time()
     return [
-        *(line for line in kept if line["event"] in ("start", "built", "epoch")),
+        *(line | (renamed if line["event"] == "start" else {}) for line in trained[:end] if line["event"] in ("start", "built", "epoch")),
         {"event": "eval", "time": now, "epoch": last, "metrics": metrics},
-        end | {"time": now, "metrics": metrics, "eval_seconds": seconds},
+        trained[end] | {"time": now, "metrics": metrics, "eval_seconds": seconds},
     ]

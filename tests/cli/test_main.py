@@ -26,6 +26,8 @@ from salt_lab.cli.main import cli
 result = CliRunner().invoke(cli, sys.argv[1:])
 print(json.dumps({"code": result.exit_code, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
 """
+#: Runs a command and prints every module that it imported to stderr.
+MODULES = "import sys\ntry: from salt_lab.cli.main import main; main()\nfinally: print('\\n'.join(sys.modules), file=sys.stderr)"
 
 
 def python(*words: object) -> subprocess.CompletedProcess[str]:
@@ -62,8 +64,7 @@ COSTLY = {"asyncio", "http", "multiprocessing", "sqlite3", "ssl", "unittest", "x
 )
 def test_a_light_command_imports_what_it_needs_and_no_more(words: list[str], allowed: set[str], study: Path) -> None:
     before = python("-c", "import sys; print(*sys.modules)").stdout  # what an environment imports by itself, editable packages for one
-    code = "import sys\ntry: from salt_lab.cli.main import main; main()\nfinally: print('\\n'.join(sys.modules), file=sys.stderr)"
-    done = python("-c", code, *(str(study) if word == "STUDY" else word for word in words))
+    done = python("-c", MODULES, *(str(study) if word == "STUDY" else word for word in words))
     imported = {name.split(".")[0] for name in set(done.stderr.split()) - set(before.split())}
     foreign = {name for name in imported if name not in sys.stdlib_module_names and not name.startswith("_")}
     assert done.returncode == 0
@@ -72,8 +73,7 @@ def test_a_light_command_imports_what_it_needs_and_no_more(words: list[str], all
 
 
 def test_doctor_imports_the_libraries_that_it_tries_out_and_none_of_the_others(store: Path) -> None:
-    code = "import sys\ntry: from salt_lab.cli.main import main; main()\nfinally: print('\\n'.join(sys.modules), file=sys.stderr)"
-    done = python("-c", code, "doctor", "--store", str(store))
+    done = python("-c", MODULES, "doctor", "--store", str(store))
     imported = set(done.stderr.split())
     assert done.returncode == 0 and {"torch", "mmcv", "numba"} <= imported
     assert not {"mmdet", "ray", "mlflow", "pandas", "matplotlib", "pyarrow", "pydantic"} & imported

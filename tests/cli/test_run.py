@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from salt_lab.cli.outcome import mlflow_hint
+from salt_lab.record.store import Store
 
 TRAIN = ("--executor", "serial", "--no-mlflow")
 #: A run in a process of its own, whose trials train nothing.
@@ -88,7 +89,11 @@ class TestRun:
         assert "the time limit of 1s is over. The same command goes on from the last checkpoints: salt-lab run" in ended.stderr
         assert "--for 1.2s" in ended.stderr
         again = run(*words, "10m")
-        assert again.exit_code == 0, again.output  # all done; the first may have been so before the time was over
+        assert again.exit_code == 0, again.output
+        assert [Store(store).record(name).state for name in Store(store).trial_ids()] == [
+            "done",
+            "done",
+        ]  # one perhaps before the time was over
 
     @pytest.mark.parametrize(
         ("words", "said"),
