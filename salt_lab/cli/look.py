@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from salt_lab.cli.shared import as_text, open_records, overrides_argument, parse_overrides, read_study, store_option, study_argument
+from salt_lab.cli.shared import open_records, overrides_argument, parse_overrides, read_study, store_option, study_argument
 from salt_lab.errors import SaltLabError, UserError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _of_photos(study: str, overrides: tuple[str, ...]) -> Study:
 def _refuse(study: str, annotations: str, asked: Study, other: Study, store: Store) -> None:
     """Images that the study has seen are no test."""
     from salt_lab.data import fingerprint, prepare
+    from salt_lab.data.coco import shared_images
     from salt_lab.data.fingerprint import image_names
     from salt_lab.data.paths import coco_files
     from salt_lab.spec.trial import CocoData
@@ -97,13 +98,12 @@ def _refuse(study: str, annotations: str, asked: Study, other: Study, store: Sto
         if fingerprint(before) == fingerprint(after):
             raise UserError(f"{annotations}: the study was evaluated on these images already; its table: salt-lab table {study}")
         known, paths = coco_files(before), prepare(after, store.data_dir)
-        shown = set(image_names(paths.val_json))
+        shown = image_names(paths.val_json)
         for what, names, folder in (
             ("trained on", known.train_json, known.train_images),
             ("evaluated on while it trained", known.val_json, known.val_images),
         ):
-            both = sorted(shown & set(image_names(names)))
-            if both and folder.resolve() == paths.val_images.resolve():
+            if both := shared_images(shown, paths.val_images, image_names(names), folder):
                 raise UserError(
                     f"{annotations}: {len(both)} of its {len(shown)} images were {what}, such as '{both[0]}': their AP is no test. "
                     "Name images that the study has not seen"
@@ -122,8 +122,7 @@ def _look_at_all(store: Store, question: Study, pairs: list[tuple[Planned, Plann
     launch_id = store.looks.new_launch(question, [after.trial_id for _, after in due], [after.trial for _, after in due])
     started = time.perf_counter()
     for number, (before, after) in enumerate(due, 1):
-        words = " ".join(f"{key}={as_text(value)}" for key, value in before.cell.label.items())
-        click.echo(f"{before.trial_id} ({words} seed={before.trial.seed}): ", nl=False)
+        click.echo(f"{before.trial_id} ({before.cell.name} seed={before.trial.seed}): ", nl=False)
         found[_look_at(store, question, before, after, launch_id)] += 1
         left = (time.perf_counter() - started) / number * (len(due) - number)
         click.echo(f" ({number} of {len(due)}, about {left:.0f} s left)" if number < len(due) else "")

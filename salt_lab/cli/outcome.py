@@ -97,6 +97,8 @@ def show_failures(trials: list[Planned], store: Store) -> None:
 
 
 def _show_next(study: Study, store: Store, trials: list[Planned]) -> None:
+    from salt_lab.spec.reading import studies_in
+
     click.echo("next:")
     if picture := points_command(store, trials):
         click.echo(f"  {picture}   # boxes, R-points and C-points")
@@ -106,7 +108,7 @@ def _show_next(study: Study, store: Store, trials: list[Planned]) -> None:
             f"  {again('run', study, store, f'seeds=[{seeds}]')}   # what is done is kept; the spread over seeds tells a gain from luck"
         )
     click.echo(f"  {again('table', study, store)} --format latex   # also html, csv")
-    others = [str(path) for path in sorted(study.source.parent.glob("*.yaml")) if path != study.source]
+    others = [str(path) for path in studies_in(study.source.parent) if path != study.source]
     if others:
         click.echo(f"  salt-lab plan {shlex.quote(others[0])}   # other questions: {', '.join(others)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,11 +136,13 @@ def _compare_categories(train: Split, val: Split, problems: Problems) -> None:
             problems.error(f"{val.path}: category id {number} is {names[1]}, but {names[0]} in {train.path}. {remedy}")
 
 
+def shared_images(first: Iterable[str], first_folder: Path, second: Iterable[str], second_folder: Path) -> list[str]:
+    """File names that two splits have in common, sorted; none where the splits lie in different folders."""
+    return sorted(set(first) & set(second)) if first_folder.resolve() == second_folder.resolve() else []
+
+
 def _look_for_leaks(train: Split, val: Split, problems: Problems) -> None:
-    if train.images.resolve() != val.images.resolve():
-        return
-    both = sorted(set(train.file_names.values()) & set(val.file_names.values()))
-    if both:
+    if both := shared_images(train.file_names.values(), train.images, val.file_names.values(), val.images):
         problems.warn(
             f"{val.path}: {len(both)} of its {len(val.file_names)} images are in {train.path} too, such as '{both[0]}'; their AP is no test"
         )

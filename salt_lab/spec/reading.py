@@ -15,6 +15,7 @@ import yaml
 from salt_lab.errors import SpecError, did_you_mean
 
 _FLOAT = re.compile(r"^(?:[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|[-+]\.[0-9]+)$")
+_STUDY_KEY = re.compile(rb"^['\"]?(?:question|base|axes|cases)['\"]?\s*:", re.MULTILINE)
 NOTHING: Any = object()
 
 
@@ -79,12 +80,24 @@ def _visit(value: Any) -> None:
         _visit(inner)
 
 
+def studies_in(folder: Path) -> list[Path]:
+    """The studies among the YAML files of a folder, sorted: those with a study's question, base, axes or cases at the left margin."""
+    return [file for file in sorted(folder.glob("*.yaml")) if _reads_like_a_study(file)]
+
+
+def _reads_like_a_study(file: Path) -> bool:
+    try:
+        return _STUDY_KEY.search(file.read_bytes()) is not None
+    except OSError:
+        return False
+
+
 def _read_text(source: Source) -> str:
     path = source.path
     try:
         text = path.read_bytes().decode("utf-8")
     except IsADirectoryError:
-        inside = sorted(path.glob("*.yaml"))
+        inside = studies_in(path)
         hint = f"name a file in it, e.g. {inside[0]}" if inside else "name a study file (*.yaml)"
         raise source.error("", NOTHING, f"is a folder, not a study: {hint}") from None
     except UnicodeDecodeError:
@@ -100,7 +113,7 @@ def _read_text(source: Source) -> str:
 
 def _missing(path: Path) -> str:
     for folder in (path.parent, Path("experiments")):
-        studies = [str(file) for file in sorted(folder.glob("*.yaml"))]
+        studies = [str(file) for file in studies_in(folder)]
         if studies:
             return did_you_mean("study file", path, studies)
     return f"no such file, and no study (*.yaml) in {path.parent}/: check the path"

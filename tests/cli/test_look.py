@@ -71,7 +71,7 @@ def test_the_same_images_under_another_name_give_the_same_boxes_and_the_same_twe
     copies = [tmp_path / "again.json", "--images", tmp_path / "copies", "--store", store.root]
     looked = run("look", study, *copies)
     assert looked.exit_code == 0, looked.output
-    assert "1 evaluated now, 1 not finished" in looked.output
+    assert f"{trained.trial_id} (salt=on seed=0): " in looked.output and "1 evaluated now, 1 not finished" in looked.output
     [new] = store.looks.trial_ids()
     record = store.looks.record(new)
     assert detections(store.looks, new) == detections(store, trained.trial_id) != []
@@ -148,7 +148,7 @@ def test_a_trial_whose_checkpoint_is_gone_is_named_and_leaves_no_record(tmp_path
     name = done(store, load_study(study).trials()[0]).trial_id
 
     gone = run("look", study, tmp_path / "again.json", "--images", tmp_path / "copies", "--store", store.root)
-    assert gone.exit_code == 1 and f"{name} (salt.enabled=off seed=0): not evaluated" in gone.output
+    assert gone.exit_code == 1 and f"{name} (salt=off seed=0): not evaluated" in gone.output
     assert "no checkpoint of epoch 4 is left" in gone.output and "1 cannot be evaluated" in gone.output
     assert store.looks.trial_ids() == []
 

@@ -38,6 +38,13 @@ class TestRun:
         assert f"salt-lab sync {store}" in output
         assert f"'seeds=[0,1,2]' --store {store}" in output
 
+    def test_another_study_beside_it_is_suggested_and_no_other_yaml_file(self, run: Callable, study: Path, store: Path) -> None:
+        other = study.with_name("which_host.yaml")
+        other.write_text("question: which host?\nbase: {}")
+        study.with_name(".pre-commit-config.yaml").write_text("repos: []")
+        output = run("run", study, "--store", store, *TRAIN).output
+        assert f"salt-lab plan {other}   # other questions: {other}\n" in output
+
     def test_what_it_suggests_next_keeps_the_overrides(self, run: Callable, study: Path, store: Path) -> None:
         output = run("run", study, "schedule.epochs=3", "seeds=[5]", "--store", store, *TRAIN).output
         assert f"salt-lab run {study} schedule.epochs=3 'seeds=[5,6,7]' --store {store}" in output

@@ -167,6 +167,7 @@ def test_a_missing_file_without_neighbours_says_where_it_looked(tmp_path: Path, 
 
 
 def test_a_folder_is_no_study_but_may_hold_one(tmp_path: Path) -> None:
+    (tmp_path / ".pre-commit-config.yaml").write_text("repos:\n  - repo: x\n    hooks: [{id: base}]")
     with pytest.raises(SpecError, match=r"is a folder, not a study: name a study file"):
         load_study(tmp_path)
     (tmp_path / "s.yaml").write_text("base: {}")
