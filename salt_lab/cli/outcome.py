@@ -114,12 +114,17 @@ def _show_next(study: Study, store: Store, trials: list[Planned]) -> None:
 
 
 def again(command: str, study: Study, store: Store, *more: str) -> str:
-    """A command on the same study and store, with its overrides; those in ``more`` (``key=value``) replace the ones with their key."""
+    """A command on the same study and store, with its overrides; those in ``more`` (``key=value``) replace the ones with their key.
+
+    Of looks, the command that trains: in the folder around them, on the study's own images.
+    """
     from salt_lab.record.store import Store as StoreClass
     from salt_lab.record.store import default_store_root
 
     replaced = {text.partition("=")[0] for text in more}
     kept = [text for text in study.overrides if text.partition("=")[0] not in replaced]
+    if command == "run" and store.holds_looks:
+        store, kept = StoreClass(store.root.parent), [text for text in kept if not text.startswith("data.val")]
     where = [] if store.root == StoreClass(default_store_root()).root else ["--store", str(store.root)]
     return shlex.join(["salt-lab", command, str(study.source), *kept, *more, *where])
 

@@ -180,7 +180,8 @@ def _next(found: StudyPower, study: Study, store: Store) -> list[str]:
     if wanted is not None and wanted <= found.seeds:
         return [f"The {found.seeds} seeds that are there are enough for {see:g} AP{'' if mark else ' on these images'}."]
     if wanted is not None and wanted <= MANY_SEEDS:
-        return [f"next: {again('run', study, store, f'seeds={seed_list(study.seeds, wanted)}')}   # what is done is kept"]
+        then = "; then salt-lab look" if store.holds_looks else ""
+        return [f"next: {again('run', study, store, f'seeds={seed_list(study.seeds, wanted)}')}   # what is done is kept{then}"]
     seen = next((line.seen for line in found.lines if line.seeds == found.seeds), None)
     easier = f" With the {found.seeds} seeds that are there, {ap(seen)} AP can be seen on these images." if seen else ""
     return [f"Seeds alone will hardly do.{easier} Longer training and more data make runs differ less; or ask for more: --see."]

@@ -107,6 +107,22 @@ def test_weights_that_were_trained_anew_are_looked_at_anew(tmp_path: Path, run: 
     assert store.looks.earlier(new)[1].record(new).metrics["AP"] == 10.0, "nothing that was recorded is lost"
 
 
+def test_more_seeds_of_looks_are_trained_where_the_trials_are_on_the_images_of_the_study(
+    tmp_path: Path, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, store = written(tmp_path), Store(tmp_path / "results")
+    monkeypatch.setattr("salt_lab.train.look.check_checkpoint", lambda *_: tmp_path)
+    monkeypatch.setattr("salt_lab.train.look._evaluate", lambda *_: {"AP": 10.0})
+    for trial in load_study(study).trials():
+        done(store, trial)
+    looked = run("look", study, tmp_path / "again.json", "host=fcos", "--images", tmp_path / "copies", "--store", store.root)
+    words = shlex.split(looked.output.partition("next: salt-lab ")[2])
+    said = run("power", *words[1:]).output
+    command, _, then = said.partition("next: salt-lab ")[2].partition("   # ")
+    assert shlex.split(command) == ["run", str(study), "host=fcos", "seeds=[0,1,2]", "--store", str(store.root)]
+    assert then == "what is done is kept; then salt-lab look\n"
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
