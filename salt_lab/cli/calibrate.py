@@ -51,7 +51,7 @@ def command(study: str, overrides: tuple[str, ...], store_root: Path | None, at_
     store.check_writable()
     kinds = cells_by_kind(plan)
     found = [_measure(cells, plan, store, at_once=at_once, seconds=seconds, again=again) for cells in kinds]
-    _show(plan, found)
+    _show(plan, store, found)
     return 0 if all(one.ok for _, one in found) else 1
 
 
@@ -94,12 +94,14 @@ def _earlier(cell: Cell, store: Store, place: Place, at_once: int) -> Calibratio
     return same[-1] if same else None
 
 
-def _show(study: Study, found: list[tuple[list[Cell], Calibration]]) -> None:
+def _show(study: Study, store: Store, found: list[tuple[list[Cell], Calibration]]) -> None:
+    from salt_lab.record.commands import command_for
+
     header = ["cell", "memory GiB", "ms per step", "ms per evaluated image", "largest batch", "checkpoint MiB", "state"]
     show_table(header, [_row(cells, one) for cells, one in found])
     for note in notes([one for _, one in found]):
         click.echo(note)
-    click.echo(f"next: salt-lab plan {study.source} --cost")
+    click.echo(f"next: {command_for('plan', study, store)} --cost")
 
 
 def _row(cells: list[Cell], one: Calibration) -> list[Any]:

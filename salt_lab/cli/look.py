@@ -41,6 +41,7 @@ def command(study: str, annotations: str, overrides: tuple[str, ...], store_root
     Exit code 1 where a finished trial could not be evaluated, as its checkpoint is gone.
     """
     from salt_lab.cli.trials import planned_trials
+    from salt_lab.record.commands import command_for
 
     store = open_records(store_root)
     elsewhere = [_override("data.val", annotations), *([_override("data.val_images", images)] if images else [])]
@@ -50,7 +51,9 @@ def command(study: str, annotations: str, overrides: tuple[str, ...], store_root
     _refuse(study, annotations, asked, other, store)
     finished = {after.trial_id: (before, after) for before, after in zip(trained, looked, strict=True) if before.record.state == "done"}
     if not finished:
-        raise UserError(f"{study}: none of its {len(trained)} trials is finished in {store.root}. Train them first: salt-lab run {study}")
+        raise UserError(
+            f"{study}: none of its {len(trained)} trials is finished in {store.root}. Train them first: {command_for('run', asked, store)}"
+        )
     found = _look_at_all(store, other, list(finished.values()))
     unfinished = len({item.trial_id for item in looked}) - len(finished)
     click.echo(
@@ -91,12 +94,15 @@ def _refuse(study: str, annotations: str, asked: Study, other: Study, store: Sto
     from salt_lab.data.coco import shared_images
     from salt_lab.data.fingerprint import image_names
     from salt_lab.data.paths import coco_files
+    from salt_lab.record.commands import command_for
     from salt_lab.spec.trial import CocoData
 
     for before, after in dict.fromkeys((a.trial.data, b.trial.data) for a, b in zip(asked.cells, other.cells, strict=True)):
         assert isinstance(before, CocoData) and isinstance(after, CocoData)
         if fingerprint(before) == fingerprint(after):
-            raise UserError(f"{annotations}: the study was evaluated on these images already; its table: salt-lab table {study}")
+            raise UserError(
+                f"{annotations}: the study was evaluated on these images already; its table: {command_for('table', asked, store)}"
+            )
         known, paths = coco_files(before), prepare(after, store.data_dir)
         shown = image_names(paths.val_json)
         for what, names, folder in (

@@ -97,6 +97,7 @@ def show_failures(trials: list[Planned], store: Store) -> None:
 
 
 def _show_next(study: Study, store: Store, trials: list[Planned]) -> None:
+    from salt_lab.record.commands import command_for
     from salt_lab.spec.reading import studies_in
 
     click.echo("next:")
@@ -105,28 +106,12 @@ def _show_next(study: Study, store: Store, trials: list[Planned]) -> None:
     if len(study.seeds) == 1:
         seeds = ",".join(str(study.seeds[0] + i) for i in range(3))
         click.echo(
-            f"  {again('run', study, store, f'seeds=[{seeds}]')}   # what is done is kept; the spread over seeds tells a gain from luck"
+            f"  {command_for('run', study, store, f'seeds=[{seeds}]')}   # what is done is kept; the spread over seeds tells a gain from luck"
         )
-    click.echo(f"  {again('table', study, store)} --format latex   # also html, csv")
+    click.echo(f"  {command_for('table', study, store)} --format latex   # also html, csv")
     others = [str(path) for path in studies_in(study.source.parent) if path != study.source]
     if others:
         click.echo(f"  salt-lab plan {shlex.quote(others[0])}   # other questions: {', '.join(others)}")
-
-
-def again(command: str, study: Study, store: Store, *more: str) -> str:
-    """A command on the same study and store, with its overrides; those in ``more`` (``key=value``) replace the ones with their key.
-
-    Of looks, the command that trains: in the folder around them, on the study's own images.
-    """
-    from salt_lab.record.store import Store as StoreClass
-    from salt_lab.record.store import default_store_root
-
-    replaced = {text.partition("=")[0] for text in more}
-    kept = [text for text in study.overrides if text.partition("=")[0] not in replaced]
-    if command == "run" and store.holds_looks:
-        store, kept = StoreClass(store.root.parent), [text for text in kept if not text.startswith("data.val")]
-    where = [] if store.root == StoreClass(default_store_root()).root else ["--store", str(store.root)]
-    return shlex.join(["salt-lab", command, str(study.source), *kept, *more, *where])
 
 
 def points_command(store: Store, trials: list[Planned]) -> str | None:

@@ -44,7 +44,7 @@ def command(study: str, overrides: tuple[str, ...], store_root: Path | None, as_
         more = {**({"cost": cost_as_dict(plan, trials, store, slots)} if cost else {}), **({"data_missing": absent} if absent else {})}
         click.echo(json.dumps(as_dict(plan, trials) | more, indent=2))
         return
-    _show(plan, trials)
+    _show(plan, trials, store)
     if absent:
         click.echo(f"The data are not on this machine, so trials have no ids yet, and what is done is not known. {absent}", err=True)
     if cost:
@@ -101,8 +101,9 @@ def as_dict(study: Study, trials: list[Planned]) -> dict[str, Any]:
     }
 
 
-def _show(study: Study, trials: list[Planned]) -> None:
+def _show(study: Study, trials: list[Planned], store: Store) -> None:
     from salt_lab.cli.trials import count_states, differing_keys, differing_values, show_code_notes, unfinished
+    from salt_lab.record.commands import command_for
 
     click.echo(f"{study.name}: {study.question}" if study.question else study.name)
     keys = differing_keys(study)
@@ -123,7 +124,9 @@ def _show(study: Study, trials: list[Planned]) -> None:
     for note in study.notes:
         click.echo(note)
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
-    click.echo(f"{len(trials)} trials ({states}): {to_train} to train." + ("" if to_train else f" See: salt-lab table {study.source}"))
+    click.echo(
+        f"{len(trials)} trials ({states}): {to_train} to train." + ("" if to_train else f" See: {command_for('table', study, store)}")
+    )
 
 
 def _is_baseline(study: Study, item: Planned) -> bool:

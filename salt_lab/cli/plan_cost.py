@@ -64,7 +64,7 @@ def show_cost(study: Study, trials: Sequence[Planned], store: Store, slots: int 
     found, past = cost_of_plan(study, trials, store, slots)
     header = ["cell", "to train", "minutes each", "memory GiB", "disk MiB", "basis"]
     show_table(header, [_row(name, found) for name in dict.fromkeys(one.item.cell for one in found.trials)])
-    for line in [*_total(study, found), *_caveats(study, found), *_past(past)]:
+    for line in [*_total(study, store, found), *_caveats(study, found), *_past(past)]:
         click.echo(line)
 
 
@@ -83,7 +83,8 @@ def _basis(one: TrialCost) -> str:
     return one.basis if one.samples == 1 else f"{one.samples} {one.basis}s"
 
 
-def _total(study: Study, found: StudyCost) -> list[str]:
+def _total(study: Study, store: Store, found: StudyCost) -> list[str]:
+    from salt_lab.record.commands import command_for
     from salt_lab.schedule.estimate import duration
 
     place, to_train = found.place, [one for one in found.trials if not one.item.done]
@@ -92,10 +93,9 @@ def _total(study: Study, found: StudyCost) -> list[str]:
     unknown = found.unknown
     lines = []
     if unknown:
-        how = f"salt-lab calibrate {study.source}" + "".join(f" {word}" for word in study.overrides)
         lines.append(
             f"{len(unknown)} of {len(to_train)} trials to train have no basis: no finished trial of their kind and no calibration on "
-            f"{place.machine} in this results folder. To get one, some seconds for each kind: {how}"
+            f"{place.machine} in this results folder. To get one, some seconds for each kind: {command_for('calibrate', study, store)}"
         )
     if len(unknown) == len(to_train):
         return lines

@@ -169,10 +169,10 @@ def _images(images: StudyImages, found: StudyPower) -> list[str]:
 
 
 def _next(found: StudyPower, study: Study, store: Store) -> list[str]:
-    from salt_lab.cli.outcome import again
+    from salt_lab.record.commands import command_for
 
     if found.why == "nothing done":
-        return [f"next: {again('run', study, store)}"]
+        return [f"next: {command_for('run', study, store)}"]
     see, mark = found.ask.see, found.mark_all
     if mark is not None and mark.never:
         return [f"next: evaluate on more images, {mark.images:,} at the very least; more seeds alone cannot earn the mark for {see:g} AP."]
@@ -181,7 +181,7 @@ def _next(found: StudyPower, study: Study, store: Store) -> list[str]:
         return [f"The {found.seeds} seeds that are there are enough for {see:g} AP{'' if mark else ' on these images'}."]
     if wanted is not None and wanted <= MANY_SEEDS:
         then = "; then salt-lab look" if store.holds_looks else ""
-        return [f"next: {again('run', study, store, f'seeds={seed_list(study.seeds, wanted)}')}   # what is done is kept{then}"]
+        return [f"next: {command_for('run', study, store, f'seeds={seed_list(study.seeds, wanted)}')}   # what is done is kept{then}"]
     seen = next((line.seen for line in found.lines if line.seeds == found.seeds), None)
     easier = f" With the {found.seeds} seeds that are there, {ap(seen)} AP can be seen on these images." if seen else ""
     return [f"Seeds alone will hardly do.{easier} Longer training and more data make runs differ less; or ask for more: --see."]

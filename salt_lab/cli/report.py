@@ -64,9 +64,11 @@ def command(
     plan, store = read_study(study, overrides), open_store(store_root)
     if not store.root.is_dir():
         from salt_lab.errors import StoreError
+        from salt_lab.record.commands import command_for
 
         raise StoreError(
-            f"--store {store.root}: there is no results folder. Name the one with the records, or train first: salt-lab run {study}"
+            f"--store {store.root}: there is no results folder. Name the one with the records, or train first: "
+            f"{command_for('run', plan, store)}"
         )
     from salt_lab.report.page import write_page
 
@@ -88,13 +90,14 @@ def command(
 def _mlflow(study: Study, store: Store, given: str | None) -> str:
     """Which MLflow; that it answers and has a run for the page is checked before the work begins."""
     from salt_lab.errors import StoreError
+    from salt_lab.record.commands import command_for
     from salt_lab.record.tracking import check_server, tracking_uri
 
     uri = given or tracking_uri(store)
     check_server(uri)
     if not store.launches(study.name):
         raise StoreError(
-            f"study {study.name} has no launch in {store.root}, so MLflow has no run for its page. salt-lab run {study.source}"
+            f"study {study.name} has no launch in {store.root}, so MLflow has no run for its page. {command_for('run', study, store)}"
         )
     return uri
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from salt_lab.errors import StoreError
+from salt_lab.record.commands import command_for
 from salt_lab.report.compare import Comparison, compare
 from salt_lab.report.differences import differences
 from salt_lab.report.rows import study_table
@@ -32,9 +33,7 @@ def need_results(results: StudyResults, store: Store) -> None:
     """Raises StoreError, with what to run, where no trial of the study is done in this results folder."""
     if not (results.frame["state"] == "done").any():
         study = results.study
-        raise StoreError(
-            f"{store.root}: no trial of study '{study.name}' is done there. Run it: salt-lab run {study.source} --store {store.root}"
-        )
+        raise StoreError(f"{store.root}: no trial of study '{study.name}' is done there. Run it: {command_for('run', study, store)}")
 
 
 def two_runs(results: StudyResults, store: Store, cell: str | None = None, resamples: int = 1000) -> TwoRuns:
@@ -59,7 +58,7 @@ def two_runs(results: StudyResults, store: Store, cell: str | None = None, resam
     chosen = [(name, arms) for name, arms in found if isinstance(arms, Arms) and wanted in (None, arms.key)]
     if not chosen:
         what = "two runs to compare" if cell is None else f"'{cell}' and its baseline with the same seed"
-        raise StoreError(f"{store.root}: {what} are not done there. Run: salt-lab run {results.study.source} --store {store.root}")
+        raise StoreError(f"{store.root}: {what} are not done there. Run: {command_for('run', results.study, store)}")
     name, arms = chosen[0]
     pictures = Pictures()
     for called, draw in pair_pictures(results, store, study_table(results)):

@@ -33,12 +33,13 @@ def measured(study: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 
 def test_without_a_basis_plan_says_so_and_how_to_get_one(run: Callable, study: Path, store: Path) -> None:
     output = run("plan", study, "--cost", "--store", store, "salt.points=16").output
-    assert "4 of 4 trials to train have no basis" in output and f"salt-lab calibrate {study} salt.points=16" in output
+    assert "4 of 4 trials to train have no basis" in output and f"salt-lab calibrate {study} salt.points=16 --store {store}" in output
     assert "hours" not in output and "Finished" not in output and not store.exists()
 
 
 def test_calibrated_cells_get_hours_memory_and_a_time_of_finish(run: Callable, study: Path, store: Path, measured: list) -> None:
     result = run("calibrate", study, "--store", store)
+    assert result.output.endswith(f"next: salt-lab plan {study} --store {store} --cost\n")
     assert result.exit_code == 0 and len(measured) == 4 and "salt-lab plan" in result.output
     cost = json.loads(run("plan", study, "--cost", "--slots", 1, "--json", "--store", store).output)["cost"]
     assert {one["basis"] for one in cost["trials"]} == {"calibration"}
