@@ -40,6 +40,7 @@ def invoke(*words: object):
 def test_there_is_one_for_each_question_of_the_claim() -> None:
     assert [path.stem for path in STUDIES] == [
         "bccd", "bccd_choices", "bccd_long", "bccd_parts", "bccd_schedule", "bccd_sdr", "coco_mini", "coco_mini_schedule", "mark_offset",
+        "mark_parts",
     ]  # fmt: skip
 
 
@@ -51,6 +52,14 @@ def test_each_asks_a_question_and_compares_all_its_cells_with_one_that_it_trains
     assert all(cell.baseline in keys for cell in question.cells if cell.baseline)
     assert 0 < sum(cell.baseline is None for cell in question.cells) < len(question.cells)
     assert len(question.seeds) >= 3 or path.stem.endswith("_schedule")
+
+
+def test_the_parts_at_the_rim_share_no_salt_and_all_of_it_with_the_curve_over_the_offset() -> None:
+    rim = {trial for trial in study("mark_offset").trials() if trial.data.mark_offset == 1.0 and trial.salt.sdr_weight == 0.0}
+    parts = study("mark_parts")
+    shared = {trial for trial in parts.trials() if trial in rim}
+    assert shared == rim and len(shared) == 6
+    assert {cell.name for cell in parts.cells if cell.trials()[0] in shared} == {"no SALT", "all on"}
 
 
 @pytest.mark.parametrize("name", ["bccd", "coco_mini", "mark_offset"])
