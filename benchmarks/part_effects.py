@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from salt_lab.errors import UserError
-from salt_lab.evaluate.seeds import holm
+from salt_lab.evaluate.seeds import difference, holm
 
 ALL_OFF, ALL_ON, ONLY, ALL_BUT = "all off", "all on", "only ", "all but "
 
@@ -49,9 +48,10 @@ def part_effects(runs: pd.DataFrame) -> list[PartEffect]:
     table = ap.loc[list(names.values())]
     if table.isna().to_numpy().any() or table.shape[1] < 2:
         raise UserError("each of the eight cells needs a finished trial in each seed, in two seeds at least")
-    signs = np.array([[1.0 if part else -1.0 for part in on] for on in names]) / 4.0
-    main = [_effect(part, signs[:, i], table) for i, part in enumerate(parts)]
-    both = [_effect(f"{parts[i]} x {parts[j]}", signs[:, i] * signs[:, j] * 8.0, table) for i, j in combinations(range(3), 2)]
+    has = np.array(list(names))
+    main = [_effect(part, table, has[:, i]) for i, part in enumerate(parts)]
+    # (both + neither - one - other) of the means over the third part is twice the difference of means over four cells
+    both = [_effect(f"{parts[i]} x {parts[j]}", 2 * table, has[:, i] == has[:, j]) for i, j in combinations(range(3), 2)]
     return main + both
 
 
@@ -62,11 +62,11 @@ def _name(parts: list[str], on: tuple[bool, ...]) -> str:
     return ONLY + parts[on.index(True)] if sum(on) == 1 else ALL_BUT + parts[on.index(False)]
 
 
-def _effect(name: str, weights: np.ndarray, table: pd.DataFrame) -> PartEffect:
-    seeds = weights @ table.to_numpy()
-    test = stats.ttest_1samp(seeds, 0.0)
-    low, high = test.confidence_interval(0.95)
-    return PartEffect(name, float(seeds.mean()), float(low), float(high), float(test.pvalue), seeds)
+def _effect(name: str, table: pd.DataFrame, here: np.ndarray) -> PartEffect:
+    """Of the cells ``here`` over the others, seed by seed."""
+    there, elsewhere = table[here].mean(), table[~here].mean()
+    found = difference(there.to_dict(), elsewhere.to_dict())
+    return PartEffect(name, found.delta, found.low, found.high, found.p, (there - elsewhere).to_numpy())
 
 
 def main(path: str) -> None:

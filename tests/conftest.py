@@ -5,10 +5,13 @@ The environment is set when this file is read, before any test imports torch, ra
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -52,6 +55,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def repository() -> Path:
     """Root of the working tree."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """A script of the repository, which is in no package, as a module: ``script("benchmarks/flops.py")``."""
+
+    def load(path: str) -> ModuleType:
+        file = REPOSITORY / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(file.parent)  # as Python does for a script
+            spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -42,12 +42,9 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def carry(repository: Path) -> ModuleType:
+def carry(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script, as a module."""
-    spec = importlib.util.spec_from_file_location("carry", repository / "cluster" / "carry.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("cluster/carry.py")
 
 
 @pytest.fixture

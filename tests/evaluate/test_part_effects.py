@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -17,13 +16,9 @@ NAMES = ("all off", "only c", "only b", "all but a", "only a", "all but b", "all
 
 
 @pytest.fixture(scope="module")
-def script(repository: Path) -> ModuleType:
+def effects(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script, as a module."""
-    spec = importlib.util.spec_from_file_location("part_effects", repository / "benchmarks" / "part_effects.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/part_effects.py")
 
 
 def runs(noise: float = 0.0) -> pd.DataFrame:
@@ -35,14 +30,14 @@ def runs(noise: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "seed", "AP"]).sample(frac=1, random_state=1)
 
 
-def test_effects_and_interactions_are_those_that_were_put_in(script: ModuleType) -> None:
-    found = {one.name: one.mean for one in script.part_effects(runs(noise=1e-3))}
+def test_effects_and_interactions_are_those_that_were_put_in(effects: ModuleType) -> None:
+    found = {one.name: one.mean for one in effects.part_effects(runs(noise=1e-3))}
     expected = {"a": 4.0, "b": 0.0, "c": 0.5, "a x b": 2.0, "a x c": 0.0, "b x c": 0.0}  # a: 3 without b, 5 with it
     assert found == pytest.approx(expected, abs=0.01)
 
 
-def test_the_interval_is_the_paired_t_of_the_seeds(script: ModuleType) -> None:
-    one = script.part_effects(runs(noise=1.0))[0]
+def test_the_interval_is_the_paired_t_of_the_seeds(effects: ModuleType) -> None:
+    one = effects.part_effects(runs(noise=1.0))[0]
     half = 4.302653 * one.seeds.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom at 97.5 %
     assert (one.high - one.mean, one.mean - one.low) == pytest.approx((half, half), rel=1e-6)
     assert one.mean == pytest.approx(one.seeds.mean())
@@ -57,6 +52,6 @@ def test_the_interval_is_the_paired_t_of_the_seeds(script: ModuleType) -> None:
         (lambda table: table[table.label != "only c"], "three parts are needed"),
     ],
 )
-def test_a_design_with_a_hole_is_refused(script: ModuleType, broken, said: str) -> None:
+def test_a_design_with_a_hole_is_refused(effects: ModuleType, broken, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        script.part_effects(broken(runs()))
+        effects.part_effects(broken(runs()))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -18,27 +17,15 @@ from salt_lab.spec.trial import Trial
 
 
 @pytest.fixture(scope="module")
-def dry_run(repository: Path) -> ModuleType:
+def dry_run(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script, as a module."""
-    return script_of(repository, "dry_run")
+    return script("benchmarks/dry_run.py")
 
 
 @pytest.fixture(scope="module")
-def dry_run_cell(repository: Path) -> ModuleType:
+def dry_run_cell(script: Callable[[str], ModuleType]) -> ModuleType:
     """What runs one cell, as a module."""
-    return script_of(repository, "dry_run_cell")
-
-
-def script_of(repository: Path, name: str) -> ModuleType:
-    folder = repository / "benchmarks"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+    return script("benchmarks/dry_run_cell.py")
 
 
 def test_the_made_data_set_is_one_that_the_lab_would_train_on(dry_run, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import resource
 import time
@@ -158,12 +158,9 @@ def full(host: str, **backbone) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def benchmark(repository):
+def benchmark(script):
     """``benchmarks/flops.py``, which is no package."""
-    spec = importlib.util.spec_from_file_location("flops_benchmark", repository / "benchmarks" / "flops.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/flops.py")
 
 
 @pytest.mark.parametrize(("host", "digits"), [("retinanet_9_anchors", 2), ("fcos_plain", 3), ("atss", 0)])
