@@ -6,7 +6,8 @@
 Each distinct cell is composed, built with 80 classes (no weights are read or downloaded), its toggles are read back from the built model, it
 takes a training step and evaluates an image, in a process of its own. The pictures are noise of 1333 x 800 with 7 boxes each, COCO's mean.
 Cells that ``--output`` has already, of the same trial and the same training code, are not run again: interrupted, the same command goes on
-(``--any-code``: of other training code neither; each row keeps the version that it was made with).
+(``--any-code``: of other training code neither; each row keeps the version that it was made with). A cell that asks for another trial than it
+did takes its name with it: rows that no cell goes by any more leave the table.
 
 **Without a GPU** (:mod:`dry_run_cell`) one image, one step. Measured: what autograd keeps of an image for the backward pass, the model's
 weights, the process's memory, GFLOPs. Estimated from that, and from nothing measured on a GPU:
@@ -28,7 +29,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,6 +160,16 @@ def counts(row: Row | None, any_code: bool) -> bool:
     return row is not None and row.ended == "ok" and (any_code or row.code == training_code_version())
 
 
+def without_former(rows: Mapping[str, Row], task: Task) -> dict[str, Row]:
+    """The rows, without what the task's cells asked for before: with as many images, other trials go by these names no more."""
+    images, left = rows[task.key].images, {}
+    for key, row in rows.items():
+        former = key != task.key and row.images == images
+        if names := tuple(name for name in row.names if not (former and name in task.names)):
+            left[key] = row._replace(names=names)
+    return left
+
+
 def main() -> int:
     """The command line; 0 when every cell ran."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
@@ -195,6 +206,7 @@ def run_all(tasks: Sequence[Task], images: int | None, limit_s: float, path: Pat
             print(f"{task.names[0]}: {rows[task.key].ended}", flush=True)
         names = tuple(dict.fromkeys((*rows[task.key].names, *task.names)))
         rows[task.key] = rows[task.key]._replace(names=names)
+        rows = without_former(rows, task)
         if path:
             _save(path, list(rows.values()), device)
     mine = [rows[task.key] for task in tasks]

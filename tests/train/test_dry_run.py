@@ -72,6 +72,18 @@ def test_cells_that_several_studies_share_are_run_once_under_all_their_names(dry
     assert {task.key for task in dry_run.tasks_of(studies, "host=gfl ", None)} < {task.key for task in tasks}
 
 
+def test_a_cell_that_asks_for_another_trial_now_leaves_its_name_to_the_new_row_alone(dry_run, repository):
+    study = load_study(repository / "experiments" / "paper" / "hosts.yaml", [])
+    [task] = dry_run.tasks_of([study], "host=fcos salt=on", None)
+    row = dry_run.Row(task.key, task.names, 3, "fcos", "ok", 1, None, None, None, None, {})
+    former = row._replace(key="former")
+    shared = row._replace(key="shared", names=(*task.names, "another study: on"))
+    with_two_images = row._replace(key="two", images=2)
+    rows = {one.key: one for one in (former, shared, with_two_images, row)}
+    left = dry_run.without_former(rows, task)
+    assert left == {"shared": shared._replace(names=("another study: on",)), "two": with_two_images, task.key: row}
+
+
 @pytest.mark.slow
 def test_a_cell_of_the_papers_study_runs_without_coco_and_is_not_run_twice(repository, tmp_path):
     """At a small size; the full one takes minutes on a CPU and is what the script is for."""
