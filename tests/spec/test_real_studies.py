@@ -40,7 +40,7 @@ def invoke(*words: object):
 def test_there_is_one_for_each_question_of_the_claim() -> None:
     assert [path.stem for path in STUDIES] == [
         "bccd", "bccd_choices", "bccd_long", "bccd_parts", "bccd_schedule", "bccd_sdr", "coco_mini", "coco_mini_schedule", "mark_offset",
-        "mark_parts",
+        "mark_parts", "mark_skip",
     ]  # fmt: skip
 
 
@@ -60,6 +60,16 @@ def test_the_parts_at_the_rim_share_no_salt_and_all_of_it_with_the_curve_over_th
     shared = {trial for trial in parts.trials() if trial in rim}
     assert shared == rim and len(shared) == 6
     assert {cell.name for cell in parts.cells if cell.trials()[0] in shared} == {"no SALT", "all on"}
+
+
+def test_the_long_skip_alone_is_asked_of_the_curves_own_hosts_and_differs_from_the_parts_all_off_in_skip_and_coarse_loss() -> None:
+    curve, skip, parts = study("mark_offset"), study("mark_skip"), study("mark_parts")
+    without_sdr = {trial for trial in curve.trials() if trial.salt.sdr_weight == 0.0}
+    alone = [trial for trial in skip.trials() if trial not in without_sdr]
+    assert without_sdr < set(skip.trials()) and len(alone) == 15
+    assert {trial for trial in alone if trial.data.mark_offset == 1.0} == set(parts.cell("plain with a long skip").trials())
+    all_off = parts.cell("all off").trial.salt
+    assert {trial.salt for trial in alone} == {all_off.model_copy(update={"long_skip": "cls", "coarse_weight": 1e-6})}
 
 
 @pytest.mark.parametrize("name", ["bccd", "coco_mini", "mark_offset"])
