@@ -46,6 +46,20 @@ CHOICES = """
 """
 
 
+LONG_NAMES = """
+    base: {data: marks, salt: {sdr_weight: 0.0}, schedule: {epochs: 3}}
+    axes:
+      data.mark_offset: [0.0, 0.5, 1.0]
+    zip:
+      salt.enabled: [false, true, true]
+      salt.reg_at: [r_points, r_points, cell]
+      salt.cls_at: [c_points, c_points, cell]
+      salt.coarse_weight: [null, null, 1.0e-6]
+    seeds: [0, 1]
+    compare: {baseline: {salt.enabled: false}}
+"""
+
+
 @pytest.fixture
 def axes():
     return Figure(figsize=(5, 4)).subplots(2, sharex=True)
@@ -187,3 +201,16 @@ def test_a_study_with_such_an_axis_has_the_picture_among_its_files_and_one_witho
     assert "without SALT: AP " in picture.alt and "with SALT at 0.5: " in picture.alt
     found = study_pictures(load_results(full.study, full.store), full.store, deep=False)
     assert not any(name.startswith("over_") for name in (*found.missing, *(made.name for made in found.made)))
+
+
+@pytest.mark.parametrize("study", [OFFSETS, LONG_NAMES], ids=["short", "long"])
+def test_names_of_arms_take_no_width_from_the_picture_and_are_legible_whole(lab, study):
+    bench = lab(study, name="names")
+    picture = study_pictures(load_results(bench.study, bench.store), bench.store, deep=False).of("over_data_mark_offset")
+    picture.figure.draw_without_rendering()
+    upper, lower = picture.figure.axes
+    page, legend = picture.figure.bbox, upper.get_legend().get_window_extent()
+    assert min(upper.bbox.width, lower.bbox.width) > 0.75 * page.width
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1 and legend.y1 <= page.y1 and legend.y0 >= upper.bbox.y1 - 1
+    shown = [" ".join(text.get_text().split()) for text in upper.get_legend().get_texts()]
+    assert shown == [arm.name for arm in picture.numbers.arms], "in the arms' order, wrapped at most"

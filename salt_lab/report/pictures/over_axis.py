@@ -32,6 +32,8 @@ _LOG_FROM = 16.0
 _CLOSEST = 0.045
 #: More lines than this have no room for their legend above the picture.
 MOST_ABOVE = 3
+#: Letters that a line's own mark in the legend is as wide as.
+_MARK_LETTERS = 7
 
 
 def over_axis(table: Table, ax_or_axes: Axes | Iterable[Axes], key: str | None = None) -> OverAxis:
@@ -181,11 +183,15 @@ def _write_change(change: AxisChange, aside: float, alone: bool, ax: Axes) -> No
 
 
 def _legend(found: OverAxis, ax: Axes) -> None:
-    handles = [
-        Line2D([], [], label=arm.name, **_line(arm.look) | ({"marker": ""} if _is_level(arm) else {})) for arm in found.arms if arm.name
-    ]
-    if 0 < len(handles) <= MOST_ABOVE:
-        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.03, 1.0), ncols=len(handles))
+    """Above the picture: names side by side where the width holds them, else one below the other; beside it where they are many."""
+    named = [arm for arm in found.arms if arm.name]
+    above, wide = len(named) <= MOST_ABOVE, _letters(ax)
+    in_a_row = sum(len(arm.name) + _MARK_LETTERS for arm in named) <= wide
+    labels = [textwrap.fill(arm.name, wide - _MARK_LETTERS) if above else arm.name for arm in named]
+    looks = [_line(arm.look) | ({"marker": ""} if _is_level(arm) else {}) for arm in named]
+    handles = [Line2D([], [], label=label, **look) for label, look in zip(labels, looks, strict=True)]
+    if handles and above:
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.03, 1.0), ncols=len(handles) if in_a_row else 1)
     elif handles:
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.03))
 
