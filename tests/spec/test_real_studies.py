@@ -16,7 +16,7 @@ from salt_lab.spec.study import Study
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 REAL = EXPERIMENTS / "real"
 STUDIES = sorted(REAL.glob("*.yaml"))
-BCCD = ("bccd", "bccd_parts", "bccd_choices", "bccd_sdr")
+BCCD = ("bccd", "bccd_parts", "bccd_choices", "bccd_depth", "bccd_sdr")
 FOUR = {"fcos", "atss", "gfl", "gflv2"}
 
 
@@ -39,7 +39,7 @@ def invoke(*words: object):
 
 def test_there_is_one_for_each_question_of_the_claim() -> None:
     assert [path.stem for path in STUDIES] == [
-        "bccd", "bccd_choices", "bccd_long", "bccd_parts", "bccd_schedule", "bccd_sdr", "coco_mini", "coco_mini_schedule", "mark_offset",
+        "bccd", "bccd_choices", "bccd_depth", "bccd_long", "bccd_parts", "bccd_schedule", "bccd_sdr", "coco_mini", "coco_mini_schedule", "mark_offset",
         "mark_parts", "mark_skip",
     ]  # fmt: skip
 
