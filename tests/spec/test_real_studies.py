@@ -39,8 +39,8 @@ def invoke(*words: object):
 
 def test_there_is_one_for_each_question_of_the_claim() -> None:
     assert [path.stem for path in STUDIES] == [
-        "bccd", "bccd_choices", "bccd_depth", "bccd_long", "bccd_parts", "bccd_schedule", "bccd_sdr", "coco_mini", "coco_mini_schedule", "mark_offset",
-        "mark_parts", "mark_skip",
+        "bccd", "bccd_choices", "bccd_depth", "bccd_long", "bccd_parts", "bccd_schedule", "bccd_sdr", "coco_mini", "coco_mini_schedule",
+        "mark_offset", "mark_parts", "mark_skip",
     ]  # fmt: skip
 
 
