@@ -73,5 +73,5 @@ def _words(found: SeedDifference) -> str:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:3])
-    except (UserError, OSError, TypeError, KeyError, AttributeError) as error:
+    except (UserError, OSError, TypeError, KeyError, ValueError, AttributeError) as error:
         sys.exit(f"axis_slopes.py TABLE.runs.csv AXIS: {error}")

@@ -7,7 +7,7 @@ Each distinct cell is composed, built with 80 classes (no weights are read or do
 takes a training step and evaluates an image, in a process of its own. The pictures are noise of 1333 x 800 with 7 boxes each, COCO's mean.
 Cells that ``--output`` has already, of the same trial and the same training code, are not run again: interrupted, the same command goes on
 (``--any-code``: of other training code neither; each row keeps the version that it was made with). A cell that asks for another trial than it
-did takes its name with it: rows that no cell goes by any more leave the table.
+did takes its name with it, and the row that it leaves nameless leaves the table; rows of cells that are in no study any more stay.
 
 **Without a GPU** (:mod:`dry_run_cell`) one image, one step. Measured: what autograd keeps of an image for the backward pass, the model's
 weights, the process's memory, GFLOPs. Estimated from that, and from nothing measured on a GPU:
